@@ -1,0 +1,1 @@
+"""ShiftBench: medical image segmentation under domain shift."""

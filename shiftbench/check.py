@@ -1,0 +1,299 @@
+"""The contract of a method, tried on a tiny synthetic problem: what the tests and `shiftbench check FILE` run."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shiftbench.blocks import require
+from shiftbench.contract import SIDECAR_BYTES, grant, validate_prediction
+from shiftbench.errors import NotApplicable
+from shiftbench.methods import LoadedMethod
+from shiftbench.networks import Normalise, Normalised, build
+from shiftbench.rng import generator
+from shiftbench.train import fit_supervised
+from shiftbench.types import Episode, LabelledSet, Prediction, Recipe, Track, UnlabelledSet
+
+CLASSES = 3
+SHAPES = {2: (6, 32, 32), 3: (8, 32, 32)}  # a volume as slices for a 2-D network, and whole
+BACKBONES = ("unet_bn", "unet_in")
+LABELLED_TRACKS = (Track.FEWSHOT, Track.REFERENCE)
+IMPORTS = {"torch", "monai", "numpy", "scipy", "sklearn", "skimage", "SimpleITK", *sys.stdlib_module_names}
+Outcome = Literal["ok", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One clause of the contract and whether the method kept it; `detail` says what was seen."""
+
+    check: str
+    outcome: Outcome
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A source model and the cases of a source and a target domain."""
+
+    model: Normalised
+    recipe: Recipe
+    source: LabelledSet
+    source_val: LabelledSet
+    adapt: LabelledSet
+    test: tuple[Tensor, ...]
+
+
+class Broken(AssertionError):
+    """A clause was not kept; the text says how."""
+
+
+def check_method(loaded: LoadedMethod) -> list[Finding]:
+    """What the contract asks of a method, clause by clause, in a few seconds on one core.
+
+    A clause that does not concern the method, or cannot be tried because an earlier one broke, is `skipped`. The method
+    conforms when no finding is `failed`.
+    """
+    findings = [_tried("imports nothing of ShiftBench but shiftbench.api", lambda: _imports(loaded.path))]
+    findings.append(_tried("raises NotApplicable where the backbone lacks what it requires", lambda: _requires(loaded)))
+    suitable = [b for b in BACKBONES if _has_required(loaded, b)]
+    if not suitable:
+        words = f"requires {', '.join(loaded.method.requires)}"
+        return [*findings, Finding("applies to a backbone of the check", "failed", words)]
+    trial = Trial(loaded, problem(suitable[0], 2))
+    for name, clause in CLAUSES.items():
+        broken = not trial.first and clause is not Trial.predicts_every_case
+        findings.append(Finding(name, "skipped") if broken else _tried(name, functools.partial(clause, trial)))
+    volume = Trial(loaded, problem(suitable[0], 3))
+    findings.append(_tried("works with a 3-D network", volume.predicts_every_case))
+    return findings
+
+
+def _tried(name: str, clause: Callable[[], str | None]) -> Finding:
+    """The clause's finding; whatever it raises is a failure, told in one line."""
+    try:
+        return Finding(name, "ok", clause() or "")
+    except Skipped as reason:
+        return Finding(name, "skipped", str(reason))
+    except Broken as broken:
+        return Finding(name, "failed", str(broken))
+    except Exception as error:  # a method may raise anything, and that is the finding
+        return Finding(name, "failed", f"{type(error).__name__}: {error}")
+
+
+class Skipped(Exception):
+    """A clause that does not concern this method; the text says why."""
+
+
+class Trial:
+    """A method on one problem; `first` holds the predictions of the first run over the test cases."""
+
+    def __init__(self, loaded: LoadedMethod, problem: Problem):
+        self.loaded, self.problem = loaded, copy.deepcopy(problem)  # a faulty method spoils its own copy alone
+        self.pristine = _fingerprint(problem)
+        self.first: list[bytes] = []
+
+    def run(self, images: Sequence[Tensor], *, adapt: LabelledSet | None = None) -> list[bytes]:
+        """The predictions' bytes in the order of `images`, each prediction validated."""
+        problem, method = self.problem, self.loaded.method
+        adapt = problem.adapt if adapt is None else adapt
+        access = grant(
+            method,
+            recipe=problem.recipe,
+            source=problem.source,
+            source_val=problem.source_val,
+            target=UnlabelledSet(adapt.images),
+            labelled_target=adapt,
+            sidecar=self.sidecar(),
+        )
+
+        def adapted(*names: object) -> Callable[[Tensor], Prediction]:
+            rng = generator(0, self.loaded.name, *names)
+            predict = method.adapt(copy.deepcopy(problem.model), access, rng=rng)
+            if not callable(predict):
+                raise Broken(f"adapt returned a {type(predict).__name__}; return a function of one image")
+            return predict
+
+        predict = None if method.episode is Episode.EPISODIC else adapted()
+        found = []
+        for image in images:
+            prediction = (predict or adapted(_hash(image)))(image)
+            validate_prediction(prediction, image, CLASSES)
+            found.append(_bytes(prediction))
+        return found
+
+    def sidecar(self) -> dict[str, Tensor]:
+        """What the method stores beside the source model."""
+        summarise = getattr(self.loaded.method, "summarise", None)
+        if summarise is None:
+            return {}
+        return dict(summarise(copy.deepcopy(self.problem.model), self.problem.source, self.problem.source_val))
+
+    def predicts_every_case(self) -> str:
+        """Every test case gets one valid prediction."""
+        self.first = self.run(self.problem.test)
+        return f"{len(self.first)} cases"
+
+    def leaves_its_inputs(self) -> None:
+        """Nothing the method was handed, or could reach, was changed in place by the first run."""
+        now = _fingerprint(self.problem)
+        changed = [name for name, digest in self.pristine.items() if digest != now[name]]
+        if changed:
+            raise Broken(f"changed in place: {', '.join(changed)}")
+
+    def same_seed_same_bits(self) -> None:
+        """METHODS.md 10.7: the predictions depend on the inputs and on `rng` alone."""
+        if self.run(self.problem.test) != self.first:
+            raise Broken("a second run with the same rng differs; draw from rng alone and keep no state in the method")
+
+    def forgets(self) -> None:
+        """METHODS.md E-T3: nothing of an earlier stream is left once `adapt` is called again."""
+        self.run(self.problem.test[::-1])
+        if self.run(self.problem.test[:1]) != self.first[:1]:
+            raise Broken("adapting again remembers an earlier stream")
+
+    def order(self) -> None:
+        """METHODS.md E-T1: where no state is carried, the order of the cases does not matter."""
+        if self.loaded.method.episode is Episode.ONLINE:
+            raise Skipped("online: the order may matter")
+        if self.run(self.problem.test[::-1])[::-1] != self.first:
+            raise Broken("a case's prediction depends on the cases before it")
+
+    def causality(self) -> None:
+        """METHODS.md E-T2: a stream cut short, or continued with another case, predicts its earlier cases alike."""
+        if self.loaded.method.episode is not Episode.ONLINE:
+            raise Skipped("not online")
+        *earlier, last = self.problem.test
+        replaced, cut = self.run([*earlier, last * 0.5 + 1.0])[:-1], self.run(earlier[:1])
+        if replaced != self.first[:-1] or cut != self.first[:1]:
+            raise Broken("a prediction depends on later cases")
+
+    def hidden_references(self) -> None:
+        """METHODS.md E-T4: a method without target labels predicts the same when they are permuted."""
+        if self.loaded.method.track in LABELLED_TRACKS:
+            raise Skipped("this track is given target labels")
+        adapt = self.problem.adapt
+        permuted = [(reference + 1) % CLASSES for reference in adapt.references]
+        if self.run(self.problem.test, adapt=LabelledSet(adapt.images, permuted, adapt.patients)) != self.first:
+            raise Broken("the predictions depend on the target's references")
+
+    def sidecar_is_small(self) -> str:
+        """`summarise` returns tensors of at most 1 MB together."""
+        sidecar = self.sidecar()
+        odd = [name for name, value in sidecar.items() if not isinstance(value, Tensor)]
+        if odd:
+            raise Broken(f"not tensors: {', '.join(odd)}")
+        size = sum(value.numel() * value.element_size() for value in sidecar.values())
+        if size > SIDECAR_BYTES:
+            raise Broken(f"{size} bytes; at most {SIDECAR_BYTES}")
+        return f"{size} bytes"
+
+
+CLAUSES: dict[str, Callable[[Trial], str | None]] = {
+    "predicts every case, validly": Trial.predicts_every_case,
+    "the sidecar is at most 1 MB of tensors": Trial.sidecar_is_small,
+    "leaves the source model, the images and the references as they are": Trial.leaves_its_inputs,
+    "the same seed gives the same bits": Trial.same_seed_same_bits,
+    "adapting again forgets the earlier stream": Trial.forgets,
+    "the order of the cases does not matter": Trial.order,
+    "later cases do not matter": Trial.causality,
+    "hidden references do not matter": Trial.hidden_references,
+}
+
+
+def _has_required(loaded: LoadedMethod, backbone: str) -> bool:
+    try:
+        require(problem(backbone, 2).model, *loaded.method.requires)
+    except NotApplicable:
+        return False
+    return True
+
+
+def _requires(loaded: LoadedMethod) -> str:
+    """Every backbone of the check that lacks something makes the method raise NotApplicable."""
+    lacking = [b for b in BACKBONES if not _has_required(loaded, b)]
+    if not lacking:
+        raise Skipped("every backbone of the check has what it requires")
+    for backbone in lacking:
+        trial = Trial(loaded, problem(backbone, 2))
+        try:
+            trial.run(trial.problem.test[:1])
+        except NotApplicable:
+            continue
+        raise Broken(f"predicts with {backbone}, which has no {', '.join(loaded.method.requires)}")
+    return ", ".join(lacking)
+
+
+def _imports(path: Path) -> None:
+    """Raises Broken for an import that the sandbox does not hold."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = ["." * node.level + (node.module or "")]
+        for name in names:
+            if name != "shiftbench.api" and name.partition(".")[0] not in IMPORTS:
+                raise Broken(f"line {node.lineno} imports '{name}'; import from shiftbench.api")  # type: ignore[attr-defined]
+
+
+def _hash(image: Tensor) -> str:
+    return sha256(image.numpy().tobytes()).hexdigest()
+
+
+def _bytes(prediction: Prediction) -> bytes:
+    arrays = (prediction.log_probabilities, prediction.labels, prediction.uncertainty)
+    return b"|".join(b"" if a is None else a.detach().cpu().contiguous().numpy().tobytes() for a in arrays)
+
+
+def _fingerprint(problem: Problem) -> dict[str, str]:
+    """Digest of everything a method is handed or could reach."""
+    groups = {
+        "the source model": list(problem.model.state_dict().values()),
+        "the test images": list(problem.test),
+        **{f"images of {n}": list(getattr(problem, n).images) for n in ("source", "source_val", "adapt")},
+        **{f"references of {n}": list(getattr(problem, n).references) for n in ("source", "source_val", "adapt")},
+    }
+    return {name: _hash(torch.cat([t.double().flatten() for t in tensors])) for name, tensors in groups.items()}
+
+
+@functools.cache
+def problem(backbone: str, dimension: int) -> Problem:
+    """A source model after a few steps, and cases of two organs whose contrast differs between source and target."""
+    shape = SHAPES[dimension]
+    source, source_val = (_cases(name, shape, n, gamma=1.0) for name, n in (("source", 3), ("source_val", 1)))
+    recipe = Recipe("check", 12, 3, 4 if dimension == 2 else 2, shape[-dimension:], 1e-2)
+    rng = generator(0, "check", backbone, dimension)
+    model = build(
+        backbone, dimension=dimension, channels=1, classes=CLASSES, normalise=Normalise(), patch=recipe.patch, rng=rng
+    )
+    fit_supervised(model, source, recipe, rng=rng)
+    adapt, test = _cases("adapt", shape, 2, gamma=2.0), _cases("test", shape, 3, gamma=2.0)
+    return Problem(model, recipe, source, source_val, adapt, tuple(test.images))
+
+
+def _cases(name: str, shape: tuple[int, ...], n: int, *, gamma: float) -> LabelledSet:
+    """Bodies with two organs: raw intensities of about 100 under a gamma curve, with noise."""
+    rng = generator(0, "check", name, shape)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, s) for s in shape), indexing="ij"))
+    images, references = [], []
+    for _ in range(n):
+        centres = rng.uniform(-0.1, 0.1, (3, 3)) + [[0, 0, 0], [0, -0.3, 0.3], [0, 0.3, -0.3]]
+        radii = rng.uniform(0.9, 1.1, 3) * [0.85, 0.35, 0.2]
+        inside = [
+            ((grid[1:] - c[1:, None, None, None]) ** 2).sum(0) < r**2 for c, r in zip(centres, radii, strict=True)
+        ]
+        reference = np.where(inside[1], 1, 0) + np.where(inside[2] & ~inside[1], 2, 0)
+        tissue = np.select([~inside[0], reference == 1, reference == 2], [0.02, 0.8, 0.3], 0.5)
+        noisy = np.abs(tissue**gamma + rng.normal(0, 0.03, shape))
+        images.append(torch.from_numpy((100 * noisy[None]).astype(np.float32)))
+        references.append(torch.from_numpy(reference.astype(np.uint8)))
+    return LabelledSet(images, references, [f"{name}-{i}" for i in range(n)])

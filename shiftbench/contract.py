@@ -1,0 +1,100 @@
+"""What a method may require, what its track grants it, and what it must return; nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from shiftbench.errors import MethodError
+from shiftbench.types import Access, LabelledSet, Method, Prediction, Recipe, Track, UnlabelledSet
+
+REQUIREMENTS = ("batch_norm", "instance_norm_affine", "norm_affine")
+NORMALISATION_TOLERANCE = 1e-2  # of the log of the sum of probabilities: room for half precision
+SIDECAR_BYTES = 2**20
+
+# What of `Access` a track is handed (METHODS.md 0.3); FEWSHOT gets K labelled target cases, REFERENCE all of `adapt`.
+GRANTS: dict[Track, frozenset[str]] = {
+    Track.DG: frozenset(),
+    Track.HARMONISE: frozenset({"sidecar"}),
+    Track.UDA: frozenset({"source", "source_val", "target"}),
+    Track.SFDA: frozenset({"sidecar", "target"}),
+    Track.TTA: frozenset({"sidecar"}),
+    Track.FEWSHOT: frozenset({"sidecar", "fewshot", "source"}),
+    Track.REFERENCE: frozenset({"fewshot"}),
+}
+
+
+def grant(
+    method: Method,
+    *,
+    recipe: Recipe,
+    source: LabelledSet | None = None,
+    source_val: LabelledSet | None = None,
+    target: UnlabelledSet | None = None,
+    labelled_target: LabelledSet | None = None,
+    sidecar: Mapping[str, Any] | None = None,
+) -> Access:
+    """Exactly what the method's track entitles it to.
+
+    Args:
+        method: its track decides; `k`, where it has one, is the number of labelled target cases (a prefix).
+        recipe: the budget's.
+        source: training cases.
+        source_val: held-out source cases.
+        target: unlabelled `adapt` cases.
+        labelled_target: all `adapt` cases with references, in the order few-shot draws take their prefixes from.
+        sidecar: what `summarise` returned.
+    """
+    allowed = GRANTS[method.track]
+    offered = {"source": source, "source_val": source_val, "target": target, "fewshot": labelled_target}
+    given: dict[str, Any] = {name: value for name, value in offered.items() if name in allowed}
+    k = getattr(method, "k", None)
+    if given.get("fewshot") is not None and method.track is Track.FEWSHOT and k is not None:
+        given["fewshot"] = LabelledSet(*(part[:k] for part in _parts(given["fewshot"])))
+    return Access(recipe=recipe, sidecar=dict(sidecar or {}) if "sidecar" in allowed else {}, **given)
+
+
+def _parts(cases: LabelledSet) -> tuple[Any, Any, Any]:
+    return cases.images, cases.references, cases.patients
+
+
+def validate_prediction(prediction: Prediction, image: Any, classes: int) -> np.ndarray:
+    """Labels, uint8 (*s), of a prediction for the raw case `image` (c, *s); the argmax where it gives none itself.
+
+    Raises:
+        MethodError: not a Prediction of tensors, wrong shape or dtype, NaN or infinity, log-probabilities that are not
+            normalised, or a label outside 0..classes-1.
+    """
+    if not isinstance(prediction, Prediction):
+        raise MethodError(f"returned a {type(prediction).__name__}", remedy="return a shiftbench.api.Prediction")
+    grid = tuple(image.shape[1:])
+    scores, labels = prediction.log_probabilities, prediction.labels
+    if scores is None and labels is None:
+        raise MethodError("returned an empty Prediction", remedy="give log_probabilities or labels")
+    if scores is not None:
+        _check_array("log_probabilities", scores, (classes, *grid), floating=True)
+        excess = float(scores.float().logsumexp(0).abs().max())
+        if excess > NORMALISATION_TOLERANCE:
+            raise MethodError("log_probabilities do not add up to one", remedy="return logits.log_softmax(0)")
+    if prediction.uncertainty is not None:
+        _check_array("uncertainty", prediction.uncertainty, grid, floating=True)
+    if labels is None:
+        return scores.detach().argmax(0).to("cpu").numpy().astype(np.uint8)  # type: ignore[union-attr]
+    _check_array("labels", labels, grid, floating=False)
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise MethodError(f"labels run from {low} to {high}", remedy=f"give labels from 0 to {classes - 1}")
+    return labels.detach().to("cpu").numpy().astype(np.uint8)
+
+
+def _check_array(name: str, array: Any, shape: tuple[int, ...], *, floating: bool) -> None:
+    if not hasattr(array, "is_floating_point"):
+        raise MethodError(f"{name} is a {type(array).__name__}", remedy="give a torch tensor")
+    if tuple(array.shape) != shape:
+        raise MethodError(f"{name} has the shape {tuple(array.shape)}", remedy=f"give the image's grid, {shape}")
+    if array.is_complex() or array.is_floating_point() != floating:
+        raise MethodError(f"{name} has the dtype {array.dtype}", remedy=f"give {'floats' if floating else 'integers'}")
+    if floating and not bool(array.isfinite().all()):
+        raise MethodError(f"{name} holds NaN or infinity", remedy="return finite values")

@@ -1,0 +1,1 @@
+"""Where patients come from: phantoms, and folders of real scans described by a TOML file."""

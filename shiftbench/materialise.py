@@ -1,0 +1,118 @@
+"""Domains made real: dataset + population -> anatomies, + acquisition -> images, + protocol -> references.
+
+The three are stored apart. Images do not know the protocol and references do not know the scanner, so two domains that
+differ only in the label protocol share their images, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from shiftbench.data.phantoms import tissue_maps
+from shiftbench.domains import DatasetRef, load_anatomy
+from shiftbench.errors import NotApplicable
+from shiftbench.shifts.acquisition import Step, acquire
+from shiftbench.shifts.protocol import reference as draw_reference
+from shiftbench.store import Store
+from shiftbench.types import Anatomy, Dataset
+
+
+def make_anatomies(store: Store, key: str, dataset: DatasetRef, cases: Sequence[str], population: Mapping[str, float]) -> None:
+    """Generates or reads the cases' anatomies and publishes them."""
+    opened = dataset.open()
+    infos = {info.case_id: info for info in opened.cases()}
+    record: dict[str, Any] = {"dataset": opened.name, "digest": opened.digest, "cases": {}}
+    with store.workspace() as folder:
+        for case_id in cases:
+            anatomy = opened.anatomy(case_id, population)
+            np.savez(folder / f"{case_id}.npz", **_arrays(anatomy))
+            record["cases"][case_id] = {
+                "patient": anatomy.patient_id,
+                "spacing": None if anatomy.geometry.spacing is None else list(anatomy.geometry.spacing),
+                "affine": None if anatomy.geometry.affine is None else np.asarray(anatomy.geometry.affine).tolist(),
+                "modality": anatomy.modality,
+                "supersampling": list(anatomy.supersampling),
+                "attributes": {**infos[case_id].attributes, **anatomy.attributes},
+            }
+        store.publish("anatomy", key, record, folder)
+
+
+def _arrays(anatomy: Anatomy) -> dict[str, np.ndarray]:
+    arrays = {n: getattr(anatomy, n) for n in ("fine", "instances", "tissue", "image") if getattr(anatomy, n) is not None}
+    if anatomy.texture is not None:
+        arrays["texture"] = anatomy.texture
+    for name, values in (anatomy.values or {}).items():
+        arrays[f"values/{name}"] = values
+    return arrays
+
+
+def acquired(
+    anatomy: Anatomy, dataset_digest: str, acquisition: Mapping[str, Any], steps: Sequence[Step], domain_seed: int
+) -> tuple[np.ndarray, dict[str, float]]:
+    """The raw image (c, *s) of one anatomy and what the shift achieved; a phantom's is rounded as a scanner exports it."""
+    maps_at = None if anatomy.tissue is None else (lambda field_t: tissue_maps(anatomy, field_t))
+    image, measured = acquire(anatomy, maps_at, acquisition, steps, key=(domain_seed, dataset_digest, anatomy.case_id))
+    if maps_at is not None:
+        limits = np.iinfo(np.int16)
+        image = np.clip(np.rint(image), limits.min, limits.max).astype(np.int16)
+    return image, measured
+
+
+def make_images(
+    store: Store,
+    key: str,
+    anatomy_key: str,
+    cases: Sequence[str],
+    acquisition: Mapping[str, Any],
+    steps: Sequence[Step],
+    domain_seed: int,
+) -> None:
+    """Acquires the cases and publishes raw images; a case that cannot be acquired so is noted with the reason."""
+    digest = store.record("anatomy", anatomy_key)["digest"]
+    record: dict[str, Any] = {"measured": {}, "not_applicable": {}}
+    with store.workspace() as folder:
+        for case_id in cases:
+            anatomy = load_anatomy(store, anatomy_key, case_id)
+            try:
+                image, measured = acquired(anatomy, digest, acquisition, steps, domain_seed)
+            except NotApplicable as reason:
+                record["not_applicable"][case_id] = str(reason)
+                continue
+            np.save(folder / f"{case_id}.npy", image)
+            record["measured"][case_id] = {k: float(v) for k, v in measured.items() if np.isfinite(v)}
+        store.publish("images", key, record, folder)
+
+
+def drawn(anatomy: Anatomy, dataset: Dataset, structures: Sequence[str], protocol: Mapping[str, Any]) -> np.ndarray:
+    """The reference (*s) of one anatomy under a protocol: 0, then one label per structure in order."""
+    return draw_reference(
+        anatomy.fine,
+        anatomy.instances,
+        fine_labels=dataset.fine_labels,
+        members=dataset.members,
+        optional_members=dataset.optional_members,
+        structures=structures,
+        protocol=protocol,
+        spacing=anatomy.geometry.spacing,
+    )
+
+
+def make_references(
+    store: Store,
+    key: str,
+    anatomy_key: str,
+    dataset: DatasetRef,
+    cases: Sequence[str],
+    structures: Sequence[str],
+    protocol: Mapping[str, Any],
+) -> None:
+    """Draws the cases' references under the protocol and publishes them, apart from the images."""
+    opened = dataset.open()
+    with store.workspace() as folder:
+        for case_id in cases:
+            anatomy = load_anatomy(store, anatomy_key, case_id)
+            np.save(folder / f"{case_id}.npy", drawn(anatomy, opened, structures, protocol))
+        store.publish("references", key, {"cases": list(cases)}, folder)

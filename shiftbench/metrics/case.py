@@ -1,0 +1,201 @@
+"""One pass over a case: every metric of every structure, with the status that says what each value means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import ndimage
+
+from shiftbench.metrics.overlap import dsc, volume_bias_percent
+from shiftbench.metrics.surface import checked_spacing, surface_distances
+from shiftbench.types import FAILURES, Status
+
+REFERENCE_EMPTY = "reference_empty"  # detail of a failure on a negative case, which counts as a false positive
+TAU_BELOW_RESOLUTION = "tau_below_resolution"  # detail of an NSD whose tolerance is under half the largest voxel side
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A metric: raise `version` when any of its values changes.
+
+    Attributes:
+        unit: "1" for a ratio; "mm" stands for the unit of the spacing, which is "px" where an image has none.
+        direction: which values are better: "higher", "lower", or "zero" for a signed error.
+        worst: the value of a missed structure or a failure; None where the metric has none.
+        undefined: the rule for empty masks, in words.
+        definition: what is counted: voxels ("counts") or surface elements ("S").
+    """
+
+    version: int
+    unit: str
+    direction: Literal["higher", "lower", "zero"]
+    worst: float | None
+    undefined: str
+    definition: str
+
+
+SCORERS: Mapping[str, Scorer] = {
+    "dsc": Scorer(1, "1", "higher", 0.0, "null if both masks are empty, 0 if exactly one is", "counts"),
+    "nsd": Scorer(1, "1", "higher", 0.0, "null if both masks are empty, 0 if exactly one is", "S"),
+    "hd95_mm": Scorer(1, "mm", "lower", math.inf, "null if both masks are empty, inf if exactly one is", "S"),
+    "volume_bias_percent": Scorer(1, "%", "zero", None, "null if the reference is empty", "counts"),
+}
+
+_NULL = dict.fromkeys(SCORERS, None)
+_WORST = {name: scorer.worst for name, scorer in SCORERS.items()}
+
+
+@dataclass(frozen=True)
+class Score:
+    """One value, or the reason why there is none; an infinite distance is value None with bound "inf"."""
+
+    structure: str
+    metric: str
+    definition: str
+    tolerance: float | None
+    unit: str
+    value: float | None
+    bound: str | None
+    status: Status
+    detail: str = ""
+
+
+def score_case(
+    prediction: ArrayLike | None,
+    reference: ArrayLike,
+    spacing: Sequence[float],
+    unit: Literal["mm", "px"],
+    structures: Sequence[tuple[str, float]],
+    *,
+    annotated: Collection[str] | None = None,
+    failure: Status | None = None,
+) -> list[Score]:
+    """Scores of every structure and metric; a case has the same list of them whatever the prediction.
+
+    Args:
+        prediction: integer label map (*s), label i + 1 for `structures[i]`, or None where there is none. A map of
+            another shape is scored as `invalid_geometry`, one that is no label map as `invalid_output`.
+        reference: integer label map (*s).
+        spacing: voxel size per axis, in `unit`.
+        unit: of spacing, tolerances and distances.
+        structures: (name, tolerance of NSD) in label order.
+        annotated: structures that the reference marks; None for all.
+        failure: why the prediction does not count, where it does not.
+
+    Raises:
+        ValueError: the reference is no label map of these structures, spacing does not fit it, or `failure` is no
+            failure status.
+    """
+    reference = np.asarray(reference)
+    spacing = checked_spacing(spacing, reference.ndim)
+    fault = _label_fault(reference, len(structures))
+    if fault:
+        raise ValueError(f"reference {fault}")
+    if failure is not None and failure not in FAILURES:
+        raise ValueError(f"'{failure}' is not a failure status")
+    labels = reference if prediction is None else np.asarray(prediction)
+    failure = failure or (
+        Status.PREDICTION_MISSING if prediction is None else _failure(labels, reference, len(structures))
+    )
+    boxes_r = ndimage.find_objects(reference.astype(np.int32), len(structures))
+    boxes_p = boxes_r if failure else ndimage.find_objects(labels.astype(np.int32), len(structures))
+    scores: list[Score] = []
+    for label, (name, tolerance) in enumerate(structures, start=1):
+        box_p, box_r = boxes_p[label - 1], boxes_r[label - 1]
+        if annotated is not None and name not in annotated:
+            status = Status.CLASS_NOT_ANNOTATED
+        else:
+            status = failure or _status(box_p, box_r)
+        if status is Status.OK:
+            box = _union(box_p, box_r)
+            values = _values(labels[box] == label, reference[box] == label, spacing, tolerance)
+        else:
+            values = _fixed(status)
+        detail = REFERENCE_EMPTY if status in FAILURES and box_r is None else ""
+        flagged = tolerance < max(spacing) / 2
+        scores += _scores(name, tolerance, unit, status, values, detail, flagged)
+    return scores
+
+
+def _label_fault(labels: np.ndarray, n_structures: int) -> str:
+    """What keeps `labels` from being a map of 0 to n_structures, or an empty string."""
+    if labels.ndim not in (2, 3):
+        return f"has {labels.ndim} dimensions; a label map has 2 or 3"
+    if not (np.issubdtype(labels.dtype, np.integer) or labels.dtype == bool):
+        return f"has values of type {labels.dtype}; labels are integers"
+    if labels.size and (labels.min() < 0 or labels.max() > n_structures):
+        return f"has labels from {labels.min()} to {labels.max()}; known: 0 to {n_structures}"
+    return ""
+
+
+def _failure(labels: np.ndarray, reference: np.ndarray, n_structures: int) -> Status | None:
+    if labels.shape != reference.shape:
+        return Status.INVALID_GEOMETRY
+    return Status.INVALID_OUTPUT if _label_fault(labels, n_structures) else None
+
+
+def _status(box_p: tuple[slice, ...] | None, box_r: tuple[slice, ...] | None) -> Status:
+    if box_r is None:
+        return Status.BOTH_EMPTY if box_p is None else Status.FP_ON_NEGATIVE
+    return Status.MISSED if box_p is None else Status.OK
+
+
+def _union(box_p: tuple[slice, ...], box_r: tuple[slice, ...]) -> tuple[slice, ...]:
+    return tuple(slice(min(p.start, r.start), max(p.stop, r.stop)) for p, r in zip(box_p, box_r, strict=True))
+
+
+def _values(
+    prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...], tolerance: float
+) -> Mapping[str, float | None]:
+    surfaces = surface_distances(prediction, reference, spacing, "S")
+    return {
+        "dsc": dsc(prediction, reference),
+        "nsd": surfaces.overlap(tolerance),
+        "hd95_mm": surfaces.percentile_95(),
+        "volume_bias_percent": volume_bias_percent(prediction, reference),
+    }
+
+
+def _fixed(status: Status) -> Mapping[str, float | None]:
+    if status in (Status.BOTH_EMPTY, Status.CLASS_NOT_ANNOTATED):
+        return _NULL
+    if status is Status.MISSED:
+        return {**_WORST, "volume_bias_percent": -100.0}
+    return _WORST
+
+
+def _scores(
+    structure: str,
+    tolerance: float,
+    unit: str,
+    status: Status,
+    values: Mapping[str, float | None],
+    detail: str,
+    flagged: bool,
+) -> list[Score]:
+    scores = []
+    for metric, scorer in SCORERS.items():
+        value = values[metric]
+        infinite = value is not None and math.isinf(value)
+        notes = [detail] if detail else []
+        if metric == "nsd" and flagged:
+            notes.append(TAU_BELOW_RESOLUTION)
+        scores.append(
+            Score(
+                structure=structure,
+                metric=metric,
+                definition=scorer.definition,
+                tolerance=tolerance if metric == "nsd" else None,
+                unit=unit if scorer.unit == "mm" else scorer.unit,
+                value=None if infinite else value,
+                bound="inf" if infinite else None,
+                status=status,
+                detail="; ".join(notes),
+            )
+        )
+    return scores

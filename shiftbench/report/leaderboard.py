@@ -1,0 +1,272 @@
+"""The leaderboard: one tidy table from the rows of a run, for the terminal, CSV and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from shiftbench import robustness
+from shiftbench.errors import OutputError
+from shiftbench.report.tables import label, markdown, print_leaderboard
+from shiftbench.robustness.constants import SOURCE_ONLY
+from shiftbench.robustness.headline import LABELLED_TRACKS, OVERALL, UNRANKED_FAMILIES
+from shiftbench.types import FAILURES, Family, Status, Track
+
+__all__ = ["COLUMNS", "leaderboard", "markdown", "print_leaderboard", "read_csv", "write_csv", "write_markdown"]
+
+BOARD = ["track", "backbone", "budget"]
+METHOD = [*BOARD, "method", "k"]
+PLACE = ["scenario", "source", "target", "operator", "level"]
+COLUMNS = [
+    *METHOD,
+    "label",
+    "scope",
+    "family",
+    *PLACE,
+    "level_value",
+    "level_unit",
+    "rank",
+    "tie_group",
+    "n_ranked",
+    "dsc",
+    "dsc_low",
+    "dsc_high",
+    "drop",
+    "drop_low",
+    "drop_high",
+    "recovered_percent",
+    "recovered_percent_low",
+    "recovered_percent_high",
+    "gap_status",
+    "harmed_percent",
+    "harmed_percent_low",
+    "harmed_percent_high",
+    "harmed_by_reseeding_percent",
+    "nsd",
+    "seconds_per_case",
+    "failed_cases",
+    "n_cases",
+    "n_patients",
+    "n_seeds",
+    "n_targets",
+    "conditional",
+    "audit",
+    "note",
+]
+
+COUNTS = ("k", "rank", "tie_group", "n_ranked", "failed_cases", "n_cases", "n_patients", "n_seeds", "n_targets")
+
+
+def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per method and target, per method and family, and per method overall (`scope` says which).
+
+    Means, intervals, ranks and tie groups are those of `shiftbench.robustness`. Of a family and overall, `drop` and
+    `harmed_percent` are means over targets, and `recovered_percent` is a ratio of sums over the targets that have a
+    gap; these have no interval. `seconds_per_case` and `failed_cases` count every prediction once. A method that is
+    not applicable on any target has one row, without a score and with the reason as its `note`.
+
+    Args:
+        rows: the columns of `shiftbench.types.Row`.
+
+    Raises:
+        OutputError: no rows, or rows that cannot be compared (see `robustness.patient_table`).
+    """
+    if rows.empty:
+        raise OutputError("there are no rows to rank", remedy="run at least one scenario first")
+    rows = rows.astype({"k": float, "level": float})
+    targets = _with_gain(robustness.summary(rows)).astype({"k": float, "level": float}).merge(_costs(rows), on=[*METHOD, *PLACE], how="left")
+    reasons = _reasons(rows)
+    scored = targets[targets["dsc"].notna()]
+    own = {_key(name): group for name, group in scored.groupby(METHOD, dropna=False)}
+    lines = [(_key(line[METHOD]), line) for _, line in robustness.headline(rows).iterrows()]
+    pooled = _complete_only([_pooled(line, own[key], reasons.get(key, "")) for key, line in lines], scored)
+    absent = _never_applicable(targets, reasons)
+    single = scored.assign(scope="target", n_targets=1, note="").to_dict("records")
+    table = pd.DataFrame([*pooled, *absent, *single]).reindex(columns=COLUMNS)
+    table["n_ranked"] = table.groupby([*BOARD, "scope", "family"], dropna=False)["rank"].transform("count")
+    table["label"] = [label(method, k) for method, k in zip(table["method"], table["k"], strict=True)]
+    for name in COUNTS:
+        table[name] = pd.array([None if pd.isna(v) else int(v) for v in table[name]], dtype="Int64")
+    return table.sort_values(
+        ["backbone", "budget", "track", "scope", "family", *PLACE, "rank", "dsc", "method", "k"],
+        key=_sort_key,
+        kind="stable",
+        ignore_index=True,
+    )
+
+
+def _sort_key(column: pd.Series) -> pd.Series:
+    if column.name == "scope":
+        return column.map({"overall": 0, "family": 1, "target": 2})
+    return -column.astype(float) if column.name == "dsc" else column
+
+
+def _with_gain(summary: pd.DataFrame) -> pd.DataFrame:
+    """Adds `gain`, the mean DSC above source-only on the same target."""
+    place = ["backbone", "budget", *PLACE]
+    base = summary.loc[summary["method"] == SOURCE_ONLY, [*place, "dsc"]].rename(columns={"dsc": "base"})
+    joined = summary.merge(base, on=place, how="left")
+    return joined.assign(gain=joined["dsc"] - joined["base"]).drop(columns="base")
+
+
+def _costs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Seconds per case and cases without a usable prediction, each prediction counted once."""
+    one = rows[rows["status"] != Status.NOT_APPLICABLE]
+    one = one.assign(failed=one["status"].isin(FAILURES))
+    case = one.groupby([*METHOD, *PLACE, "seed", "draw", "case"], dropna=False, sort=False)
+    case = case.agg(seconds=("seconds", "first"), failed=("failed", "any")).reset_index()
+    costs = case.groupby([*METHOD, *PLACE], dropna=False, sort=False).agg(
+        seconds_per_case=("seconds", "mean"), failed_cases=("failed", "sum"), n_cases=("failed", "size")
+    )
+    return costs.reset_index()
+
+
+def _reasons(rows: pd.DataFrame) -> dict[tuple, str]:
+    """Method of a board to the reasons of its `not_applicable` rows."""
+    without = rows[rows["status"] == Status.NOT_APPLICABLE]
+    grouped = without.groupby(METHOD, dropna=False)["detail"]
+    return {_key(name): "; ".join(sorted({str(v) for v in details.dropna() if v})) for name, details in grouped}
+
+
+def _key(values: Iterable) -> tuple:
+    return tuple(None if pd.isna(value) else value for value in values)
+
+
+def _pooled(line: pd.Series, own: pd.DataFrame, reason: str) -> dict:
+    """A line of the headline (a family or overall) with the means of what the method's `own` targets say."""
+    overall = line["family"] == OVERALL
+    chosen = own[own["family"].isin(_families(line["track"]))] if overall else own[own["family"] == line["family"]]
+    weights = 1.0 / chosen.groupby("family")["family"].transform("size").to_numpy()
+    incomplete = line["note"].startswith("not ranked: not applicable") and reason
+    return {
+        **line.to_dict(),
+        "scope": "overall" if overall else "family",
+        "family": None if overall else line["family"],
+        "note": f"{line['note']} ({reason})" if incomplete else line["note"],
+        "reason": reason,
+        "drop": _mean(chosen["drop"], weights),
+        **_recovered(chosen, weights),
+        "harmed_percent": _mean(chosen["harmed_percent"], weights),
+        "harmed_by_reseeding_percent": _mean(chosen["harmed_by_reseeding_percent"], weights),
+        "nsd": _mean(chosen["nsd"], weights),
+        "seconds_per_case": _mean(chosen["seconds_per_case"], chosen["n_cases"].to_numpy(float)),
+        "failed_cases": chosen["failed_cases"].sum(),
+        "n_cases": chosen["n_cases"].sum(),
+        "audit": bool(chosen["audit"].any()),
+    }
+
+
+def _families(track: str) -> set[str]:
+    """Families that enter the overall score of a track."""
+    out = UNRANKED_FAMILIES if track in LABELLED_TRACKS else UNRANKED_FAMILIES | {Family.ANNOTATION}
+    return set(Family) - set(out)
+
+
+def _complete_only(lines: list[dict], scored: pd.DataFrame) -> list[dict]:
+    """The lines with the rank taken from a method that lacks a target on which source-only was scored.
+
+    A target that no method of a board could be scored on is unknown to the board itself; without it a method would
+    be ranked by its easier targets. Oracles are exempt, since a scenario chooses which targets have one.
+    """
+    base = scored[scored["method"] == SOURCE_ONLY]
+    for line in lines:
+        if line["track"] == Track.REFERENCE or pd.isna(line["rank"]):
+            continue
+        members = _families(line["track"]) if line["scope"] == "overall" else {line["family"]}
+        run = (base["backbone"] == line["backbone"]) & (base["budget"] == line["budget"])
+        n = int((run & base["family"].isin(members)).sum())
+        if line["n_targets"] < n:
+            reason = f" ({line['reason']})" if line["reason"] else ""
+            missing = f"not applicable or not scored on {n - line['n_targets']} of {n} targets{reason}"
+            line |= {"rank": None, "tie_group": None, "note": f"not ranked: {missing}"}
+    return [_ranked_again(line, lines) for line in lines]
+
+
+def _ranked_again(line: dict, lines: list[dict]) -> dict:
+    """The line with rank and tie group counted among those that still have a rank."""
+    if pd.isna(line["rank"]):
+        return line
+    rivals = [other for other in lines if pd.notna(other["rank"]) and _same_list(line, other)]
+    before = {other["tie_group"] for other in rivals if other["tie_group"] < line["tie_group"]}
+    return {**line, "rank": 1 + sum(other["dsc"] > line["dsc"] for other in rivals), "tie_group": 1 + len(before)}
+
+
+def _same_list(one: dict, other: dict) -> bool:
+    return all(one[name] == other[name] for name in (*BOARD, "scope", "family"))
+
+
+def _mean(values: pd.Series, weights: np.ndarray) -> float | None:
+    """Weighted mean of the values that are there, None where there is none."""
+    numbers = values.to_numpy(float)
+    known = np.isfinite(numbers)
+    return float(np.average(numbers[known], weights=weights[known])) if known.any() else None
+
+
+def _recovered(chosen: pd.DataFrame, weights: np.ndarray) -> dict:
+    """Recovered share of the gap, summed over the targets that have one before the ratio is taken."""
+    has_gap = (chosen["gap_status"] == "ok").to_numpy()
+    if not has_gap.any():
+        known = (chosen["gap_status"] == "no gap").any()
+        return {"recovered_percent": None, "gap_status": "no gap" if known else "no oracle"}
+    gain, gap = chosen["gain"].to_numpy(float)[has_gap], chosen["gap"].to_numpy(float)[has_gap]
+    weights = weights[has_gap]
+    return {"recovered_percent": float(100 * (weights @ gain) / (weights @ gap)), "gap_status": "ok"}
+
+
+def _never_applicable(targets: pd.DataFrame, reasons: dict[tuple, str]) -> list[dict]:
+    """A line for each method without any score on its board."""
+    lines = []
+    for name, group in targets.groupby(METHOD, dropna=False):
+        if group["dsc"].isna().all():
+            key = _key(name)
+            reason = reasons.get(key) or "it has no scores"
+            lines.append({**dict(zip(METHOD, key, strict=True)), "scope": "overall", "note": f"not applicable: {reason}"})
+    return lines
+
+
+def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
+    """Writes the leaderboard as CSV, numbers in full precision.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    return _write(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def read_csv(path: str | Path) -> pd.DataFrame:
+    """The leaderboard that `write_csv` wrote.
+
+    Raises:
+        OutputError: the file is missing or is no leaderboard.
+    """
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(COUNTS, "Int64"), keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        remedy = "run `shiftbench run` into this folder first"
+        raise OutputError("there is no leaderboard that can be read", where=path, remedy=remedy) from error
+    if list(table.columns) != COLUMNS:
+        raise OutputError("the columns are not those of a leaderboard", where=path, remedy="make it again from the rows")
+    return table.assign(note=table["note"].fillna(""))
+
+
+def write_markdown(table: pd.DataFrame, path: str | Path, *, title: str = "Leaderboard") -> Path:
+    """Writes the leaderboard as Markdown, one section per track, backbone and budget.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    return _write(path, markdown(table, title=title))
+
+
+def _write(path: str | Path, text: str) -> Path:
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        remedy = "give another folder with --out, or free space"
+        raise OutputError(f"cannot be written: {error.strerror}", where=path, remedy=remedy) from error
+    return path

@@ -1,0 +1,191 @@
+"""From rows to one score per patient, with the rules on what a status counts as and who may be ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from shiftbench.errors import OutputError
+from shiftbench.metrics import SCORERS
+from shiftbench.metrics.case import REFERENCE_EMPTY
+from shiftbench.stats import Interval
+from shiftbench.types import FAILURES, Status
+
+RUN = ["backbone", "budget"]
+TARGET = ["scenario", "source", "target", "family", "operator", "level"]
+METHOD = ["track", "method", "k"]
+ENTRY = [*RUN, *TARGET, *METHOD]
+_SHIFT = ["level_value", "level_unit"]
+_NEEDED = [*ENTRY, *_SHIFT, "seed", "draw", "case", "patient", "structure", "metric", "definition", "value", "status"]
+_NULL = (Status.BOTH_EMPTY, Status.FP_ON_NEGATIVE, Status.CLASS_NOT_ANNOTATED)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method on one target: `scores` has seeds as index and patients as columns."""
+
+    backbone: str
+    budget: str
+    scenario: str
+    source: str
+    target: str
+    family: str
+    operator: str | None
+    level: float | None
+    track: str
+    method: str
+    k: float | None
+    scores: pd.DataFrame
+    ranked: bool
+    value: float | None
+    unit: str | None
+
+    @property
+    def place(self) -> tuple:
+        """Key of the target, within a backbone and budget."""
+        return (self.scenario, self.source, self.target, self.operator, self.level)
+
+    @property
+    def identity(self) -> tuple:
+        """The values of the columns `ENTRY`."""
+        return tuple(getattr(self, name) for name in ENTRY)
+
+    @property
+    def is_source_test(self) -> bool:
+        """Whether the target is the source's own test set."""
+        return self.target == self.source
+
+
+def patient_table(rows: pd.DataFrame, metric: str = "dsc") -> pd.DataFrame:
+    """Score of each patient: mean over the structures of a case, then over the cases of the patient.
+
+    Only structures with a non-empty reference enter. The status decides the value: a failure or a missed structure is
+    0, whatever is written beside it. A method with `not_applicable` rows for cases that others have is `ranked` False.
+
+    Args:
+        rows: the columns of `shiftbench.types.Row`.
+        metric: one whose worst value is 0: "dsc" or "nsd".
+
+    Returns:
+        One row per backbone, budget, target, method, seed, draw and patient, with `score` and `ranked`.
+
+    Raises:
+        ValueError: the metric is not bounded, so that a failure has no value in a mean.
+        OutputError: two rows for the same thing, a row without a value, or methods with unequal case sets.
+    """
+    if SCORERS[metric].worst != 0.0:
+        raise ValueError(f"'{metric}' has no worst value that a mean can hold; use dsc or nsd")
+    scored = _positive(rows_of(rows, metric))
+    _refuse_unequal_case_sets(scored[scored["ranked"]])
+    keys = [*ENTRY, "seed", "draw", "patient"]
+    mean_of = {"score": "mean", "ranked": "first", **dict.fromkeys(_SHIFT, "first")}
+    cases = scored.groupby([*keys, "case"], dropna=False, sort=False).agg(mean_of).reset_index()
+    return cases.groupby(keys, dropna=False).agg(mean_of).reset_index()
+
+
+def rows_of(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Rows of one metric in its primary definition, one per thing that is scored."""
+    missing = set(_NEEDED) - set(rows.columns)
+    if missing:
+        raise OutputError(f"rows without the columns {', '.join(sorted(missing))}", remedy="give the rows of a run")
+    chosen = rows[(rows["metric"] == metric) & (rows["definition"] == SCORERS[metric].definition)]
+    chosen = chosen.astype({"level": float, "k": float, "value": float})
+    key = [*ENTRY, "seed", "draw", "case", "structure"]
+    twice = chosen.duplicated(key)
+    if twice.any():
+        first = chosen[twice].iloc[0]
+        where = ", ".join(f"{name} {first[name]}" for name in ("scenario", "target", "method", "seed", "case"))
+        raise OutputError(f"two rows of {metric} for {where}", remedy="score each result once")
+    return chosen
+
+
+def _positive(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose reference is non-empty, with `score` by status and `ranked`."""
+    case = ["scenario", "source", "target", "operator", "level", "case", "structure"]
+    status, failed = rows["status"], rows["status"].isin(FAILURES)
+    shown_empty = status.isin((Status.BOTH_EMPTY, Status.FP_ON_NEGATIVE)).groupby(
+        [rows[name] for name in case], dropna=False
+    )
+    # A failure says nothing about the reference, but the rows of the same case do.
+    negative = failed & (shown_empty.transform("any") | _detail(rows).str.contains(REFERENCE_EMPTY))
+    applicable = status != Status.NOT_APPLICABLE
+    by_case = [rows[name] for name in (*RUN, *case, "seed")]
+    by_method = [rows[name] for name in ENTRY]
+    others_have_it = applicable.groupby(by_case, dropna=False).transform("any")
+    lacking = (~applicable & others_have_it).groupby(by_method, dropna=False).transform("any")
+    failed_or_missed = failed | (status == Status.MISSED)
+    scored = rows.assign(score=rows["value"].mask(failed_or_missed, 0.0), ranked=~lacking)
+    scored = scored[~negative & applicable & ~status.isin(_NULL)]
+    if scored["score"].isna().any():
+        first = scored[scored["score"].isna()].iloc[0]
+        raise OutputError(
+            f"status '{first['status']}' without a value: method '{first['method']}', case {first['case']}"
+        )
+    return scored
+
+
+def _detail(rows: pd.DataFrame) -> pd.Series:
+    return rows["detail"].fillna("").astype(str) if "detail" in rows else pd.Series("", index=rows.index)
+
+
+def _refuse_unequal_case_sets(scored: pd.DataFrame) -> None:
+    group = [*RUN, *TARGET, "seed"]
+    own = scored.groupby([*group, *METHOD, "draw"], dropna=False).size().reset_index(name="own")
+    scores = scored[[*group, "case", "structure"]].drop_duplicates()
+    short = own.merge(scores.groupby(group, dropna=False).size().reset_index(name="all"), on=group)
+    short = short[short["own"] < short["all"]]
+    if len(short):
+        first = short.iloc[0]
+        raise OutputError(
+            f"unequal case sets: method '{first['method']}' has {first['own']} of {first['all']} case and structure"
+            f" pairs of target '{first['target']}' in scenario '{first['scenario']}', seed {first['seed']}",
+            remedy="finish the run; methods are ranked on the same cases only",
+        )
+
+
+def entries_of(patients: pd.DataFrame) -> list[Entry]:
+    """Entries in the order of their keys; the draws of a few-shot method are averaged within each seed."""
+    entries = []
+    for key, group in patients.groupby(ENTRY, dropna=False, sort=True):
+        first = group.iloc[0]
+        entries.append(
+            Entry(
+                **dict(zip(ENTRY, plain(key), strict=True)),
+                scores=group.groupby(["seed", "patient"])["score"].mean().unstack(),
+                ranked=bool(first["ranked"]),
+                value=plain([first["level_value"]])[0],
+                unit=plain([first["level_unit"]])[0],
+            )
+        )
+    return entries
+
+
+def plain(values: Sequence) -> tuple:
+    """NaN, which equals nothing, as None, so that keys can be compared."""
+    return tuple(None if pd.isna(value) else value for value in values)
+
+
+def matched(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Both tables on the seeds that they share, or None where they share no seed or have other patients."""
+    seeds = a.index.intersection(b.index)
+    if not len(seeds) or set(a.columns) != set(b.columns):
+        return None
+    return a.loc[seeds], b.loc[seeds, a.columns]
+
+
+def limits(name: str, interval: Interval) -> dict:
+    """The columns of an interval: the mean as `name`, its limits, and what they rest on."""
+    return bounds(name, interval) | {
+        "n_patients": interval.n_patients,
+        "n_seeds": interval.n_seeds,
+        "conditional": interval.conditional,
+    }
+
+
+def bounds(name: str, interval: Interval | None, factor: float = 1.0) -> dict:
+    """The columns `name`, `name_low` and `name_high`, empty where there is no interval."""
+    values = (None, None, None) if interval is None else (interval.mean, interval.low, interval.high)
+    scaled = [None if value is None else value * factor for value in values]
+    return dict(zip((name, f"{name}_low", f"{name}_high"), scaled, strict=True))

@@ -1,0 +1,252 @@
+"""A run: scenarios and methods in, a tidy table of rows out, everything computed once and kept."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from shiftbench.engine.local import LocalEngine, Outcome
+from shiftbench.errors import DataError, MethodError, OutputError
+from shiftbench.methods import locate_method, shipped_methods
+from shiftbench.plan import MethodCard, Options, Plan, Task, Unit, plan
+from shiftbench.rng import digest
+from shiftbench.scoring import score_fold
+from shiftbench.spec import Scenario, load_scenario, load_suite
+from shiftbench.store import Store, read_json, write_json
+from shiftbench.types import Row, Status, Track
+
+COLUMNS = list(Row.__dataclass_fields__)
+RECORDED = ("shiftbench", "torch", "monai", "numpy", "scipy", "scikit-image", "edt")
+Observer = Callable[[str, Plan, Sequence[Task], Outcome | None], None]  # event, plan, tasks under way, what ended
+
+
+def run(
+    scenario: Scenario | str | Path | Sequence[Scenario | str | Path],
+    methods: Sequence[str] | None = None,
+    *,
+    data: Mapping[str, str | Path] | str | Path | None = None,
+    seeds: int | None = None,
+    backbones: Sequence[str] | None = None,
+    device: str = "auto",
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    threads: int = 1,
+    observer: Observer | None = None,
+) -> pd.DataFrame:
+    """Runs scenarios or suites and returns one row per scenario, target, method, seed, case, structure and metric.
+
+    Args:
+        scenario: a Scenario, a TOML file, a shipped name, a suite, or several of them.
+        methods: shipped names, variants, files, each with overrides where wanted ("tent_bn:lr=1e-3"); default: the
+            suite's, or every shipped method. Source-only (`erm`) always runs beside them: drops are taken against it.
+        data: folder of real scans per dataset name, or a root that is searched by name.
+        seeds: number of seeds (0, 1, ...), instead of the scenario's.
+        backbones: instead of the scenario's.
+        device: "auto", "cpu" or "cuda".
+        out: result folder (default `shiftbench-results/<suite>`); what is in it already is not computed again.
+        jobs: tasks at a time (default: one per core).
+        threads: per task; part of every result's address, since it can change the last digit.
+        observer: told of every start and end, for progress.
+
+    Raises:
+        ShiftBenchError: a scenario, a dataset, a method or the folder cannot be used.
+    """
+    name, scenarios, default_methods = _selected(scenario)
+    root = Path(out) if out is not None else Path("shiftbench-results") / name
+    store = Store(root)
+    store.open_for({s.name: f"{s.version}:{s.digest()[:16]}" for s in scenarios})
+    cards = method_cards(methods or default_methods or list(shipped_methods()), store)
+    options = Options(
+        data=_data(data),
+        seeds=tuple(range(seeds)) if seeds is not None else None,
+        backbones=tuple(backbones) if backbones else None,
+        device=resolve_device(device),
+        threads=threads,
+    )
+    graph = plan(scenarios, cards, options, name)
+    compute(graph, store, jobs=jobs or cores(), threads=threads, observer=observer)
+    rows = collect(graph, store)
+    write_rows(rows, root / "rows.csv.gz")
+    return rows
+
+
+def _selected(scenario: Any) -> tuple[str, list[Scenario], list[str]]:
+    """Name of the run, its scenarios and the methods that its suite asks for."""
+    if isinstance(scenario, Scenario):
+        return scenario.name, [scenario], []
+    if isinstance(scenario, str | Path):
+        suite, scenarios = load_suite(str(scenario))
+        return suite.name, scenarios, list(suite.methods)
+    parts = [_selected(one) for one in scenario]
+    if len(parts) == 1:
+        return parts[0]
+    scenarios = list({s.name: s for _, several, _ in parts for s in several}.values())
+    return "+".join(name for name, _, _ in parts), scenarios, list(dict.fromkeys(m for *_, ms in parts for m in ms))
+
+
+def _data(data: Any) -> dict[str, str]:
+    """Dataset name -> folder; the key "" is a root that is searched by name."""
+    if data is None:
+        return {}
+    return {"": str(data)} if isinstance(data, str | Path) else {k: str(v) for k, v in data.items()}
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve_device(device: str) -> str:
+    """ "cpu" or "cuda"; "auto" takes a GPU that torch can use.
+
+    Raises:
+        DataError: CUDA was asked for and torch has none.
+    """
+    if device == "cpu":
+        return "cpu"
+    seen = sys.platform == "win32" or Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
+    usable = False
+    if seen or device == "cuda":
+        import torch  # only where there may be a GPU
+
+        usable = torch.cuda.is_available()
+    if device == "cuda" and not usable:
+        raise DataError("CUDA was asked for and torch finds no GPU", remedy="use --device cpu, or see `shiftbench doctor`")
+    return "cuda" if usable else "cpu"
+
+
+def method_cards(specs: Sequence[str], store: Store) -> list[MethodCard]:
+    """What the named methods are; source-only is always among them.
+
+    Methods import torch, which takes seconds, so another process looks at them and the answer is kept by the content
+    of the files.
+    """
+    wanted = list(dict.fromkeys(["erm", *specs]))
+    contents = [[spec, sha256(locate_method(spec).read_bytes()).hexdigest()] for spec in wanted]
+    key = digest("cards", importlib.metadata.version("shiftbench"), contents)
+    path = store.root / "records" / "cards" / f"{key}.json"
+    if not path.is_file():
+        write_json(path, _ask_for_cards(wanted))
+    cards = [MethodCard(**{**card, "track": Track(card["track"])}) for card in read_json(path)]
+    by_name: dict[str, MethodCard] = {}
+    for card in cards:
+        if by_name.setdefault(card.name, card).identity != card.identity:
+            raise MethodError(f"two methods are called '{card.name}'", remedy="rename one of the files or variants")
+    return list(by_name.values())
+
+
+def _ask_for_cards(specs: Sequence[str]) -> Any:
+    command = [sys.executable, "-m", "shiftbench.worker.cards", *specs]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode == 2:
+        problem, where, remedy = json.loads(done.stdout.splitlines()[-1])
+        raise MethodError(problem, where=where, remedy=remedy)
+    if done.returncode:
+        raise MethodError("the methods could not be looked at", remedy=f"python said: {done.stderr.strip()[-400:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compute(graph: Plan, store: Store, *, jobs: int, threads: int, observer: Observer | None) -> None:
+    """Runs every task that is not in the store yet.
+
+    Raises:
+        DataError: a dataset cannot be used; what was finished stays.
+        OutputError: the folder can no longer be written.
+    """
+    if all(store.done(t.kind, t.key) for t in graph.tasks.values()):
+        return
+    engine = LocalEngine(store.root, jobs=jobs, threads=threads)
+    if observer:
+        observer("start", graph, [], None)
+    for outcome in engine.run(graph.tasks):
+        if observer:
+            observer("end", graph, engine.running(), outcome)
+        if outcome.status == "fatal":
+            raise OutputError(outcome.cause.rstrip("."))
+        if not outcome.ok and outcome.task.kind in ("anatomy", "images", "references"):
+            raise DataError(outcome.cause.rstrip("."))
+    store.sweep()
+    if observer:
+        observer("done", graph, [], None)
+
+
+def collect(graph: Plan, store: Store) -> pd.DataFrame:
+    """The rows of all units, sorted, with failures as rows."""
+    versions = "; ".join(f"{name} {_version(name)}" for name in RECORDED)
+    rows = []
+    for unit in graph.units:
+        for predict_id, score_id, test in unit.folds:
+            checkpoint = _checkpoint(graph.tasks[predict_id], store)
+            common = {
+                **unit.row,
+                "isolation": "process",
+                "checkpoint": checkpoint[:16],
+                "prediction": predict_id.split("/")[1],
+                "versions": versions,
+            }
+            rows += [{**common, **score} for score in _fold_rows(unit, store, predict_id, score_id, test)]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    keys = ["scenario", "target", "backbone", "budget", "method", "seed", "draw", "case", "structure", "metric"]
+    return table.sort_values(keys, kind="stable", ignore_index=True)
+
+
+def _fold_rows(unit: Unit, store: Store, predict_id: str, score_id: str, test: Any) -> list[dict[str, Any]]:
+    kind, key = score_id.split("/")
+    if store.done(kind, key):
+        return store.record(kind, key)["rows"]
+    predict_key = predict_id.split("/")[1]
+    structures = [(name, s.tolerance) for name, s in unit.scenario.structures.items()]
+    if store.done("predict", predict_key):  # the scoring itself failed
+        failure = store.failure(kind, key) or {"cause": "scoring did not end"}
+        raise OutputError(failure["cause"].rstrip("."), where=score_id, remedy="run again")
+    failure = store.failure("predict", predict_key) or {"cause": "the task did not run", "status": str(Status.FAILED)}
+    entry = {"status": failure["status"], "detail": failure["cause"]}
+    cases = failure.get("cases") or dict.fromkeys(test.where(), entry)
+    return score_fold(store, {"cases": cases}, predict_key, test, structures)
+
+
+def _checkpoint(predict: Task, store: Store) -> str:
+    """Key of the source training behind a prediction."""
+    kind, key = predict.payload["state"]
+    if kind == "prepare" and store.done(kind, key):
+        return store.record(kind, key)["train"]
+    return key
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def write_rows(rows: pd.DataFrame, path: Path) -> None:
+    """The table as CSV, gzip; equal rows give equal bytes, and a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}")
+    rows.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
+    os.replace(temporary, path)
+
+
+def read_rows(folder: Path) -> pd.DataFrame:
+    """The rows of a result folder.
+
+    Raises:
+        OutputError: there are none.
+    """
+    path = folder / "rows.csv.gz"
+    if not path.is_file():
+        raise OutputError("no rows.csv.gz here", where=folder, remedy="give a folder that `shiftbench run` wrote")
+    return pd.read_csv(path, dtype={"method_version": str, "case": str, "patient": str, "detail": str}, low_memory=False)
+
+
+__all__ = ["collect", "load_scenario", "read_rows", "run", "write_rows"]

@@ -1,0 +1,74 @@
+"""What a shift achieved, measured on images: SNR, non-uniformity, edge width, difference."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# quantity -> +1 if a stronger shift makes it larger, -1 if smaller
+WORSE: dict[str, int] = {
+    "snr": -1,
+    "inu_percent": 1,
+    "edge_fwhm_mm": 1,
+    "acquired_mm": 1,
+    "nrmse": 1,
+    "flip_deg": -1,
+    "te_ms": 1,
+    "field_t": 1,
+}
+
+
+def nrmse(image: Tensor, clean: Tensor) -> float:
+    """Root mean square difference of two images (c, *s) over the SD of `clean`, computed in double precision."""
+    clean = clean.double()
+    return float((image.double() - clean).square().mean().sqrt() / clean.std())
+
+
+def snr(noisy: Tensor, clean: Tensor, mask: Tensor, *, native_sigma: float = 0.0) -> float:
+    """Median of `clean` in `mask` over the SD of the noise, of images (*s); inf without noise.
+
+    The SD is that of the difference where the signal exceeds half that median (below it the noise of a magnitude
+    image is not normal), together with `native_sigma`, the SD of the noise that `clean` has already.
+    """
+    signal = clean[mask].median()
+    bright = mask & (clean > signal / 2)
+    added = (noisy[bright] - clean[bright]).double().std()
+    sigma = float(torch.hypot(added, torch.tensor(native_sigma, dtype=torch.float64)))
+    return float(signal) / sigma if sigma > 0 else float("inf")
+
+
+def inu_percent(shaded: Tensor, clean: Tensor, mask: Tensor) -> float:
+    """Intensity non-uniformity in % of images (*s): 1st to 99th percentile of shaded / clean in `mask`."""
+    usable = mask & (clean > 0)
+    ratio = (shaded[usable].double() / clean[usable].double()).numpy()
+    low, high = np.percentile(ratio, (1, 99))
+    return 100.0 * float(high - low)
+
+
+def edge_fwhm(positions: np.ndarray, response: np.ndarray) -> float:
+    """Full width at half maximum of the line spread function of an edge, in the unit of `positions`.
+
+    Args:
+        positions: ascending distances of the samples from the edge, (n,).
+        response: the values there, (n,).
+
+    Raises:
+        ValueError: the line spread function does not fall to half its maximum within `positions`.
+
+    Reference:
+        IEC 62220-1 and ISO 12233: slanted-edge method.
+    """
+    spread = np.gradient(np.asarray(response, float), np.asarray(positions, float))
+    spread = spread * np.sign(spread.sum())
+    half = spread.max() / 2
+    above = np.nonzero(spread >= half)[0]
+    first, last = int(above[0]), int(above[-1])
+    if first == 0 or last == len(spread) - 1:
+        raise ValueError("the edge response is wider than its samples")
+
+    def crossing(inside: int, outside: int) -> float:
+        share = (half - spread[outside]) / (spread[inside] - spread[outside])
+        return float(positions[outside] + share * (positions[inside] - positions[outside]))
+
+    return crossing(last, last + 1) - crossing(first, first - 1)

@@ -1,0 +1,163 @@
+"""What an image operator is handed: one raw image with its grid, its body mask and its noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import cc3d
+import numpy as np
+import torch
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+from torch import Tensor
+
+from shiftbench.errors import DataError
+
+AIR_SHARE = 0.25  # the dark class of Otsu is air if its median is below this share of the bright class's median
+BODY_HU = -500.0  # half way between air and fat
+LAPLACIAN = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
+MEDIAN_TO_SD = 1.4826  # SD of a normal variable over its median absolute value
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A raw image on its grid; what is not known of it is estimated from the image, never from labels.
+
+    Attributes:
+        image: float32 (c, *s), raw units: MR magnitude, HU, or 0 to 255.
+        spacing: voxel size in mm per spatial axis, slices first, or None.
+        modality: mr, ct, rgb or grey.
+        native: what is known of the acquisition: `sigma` (SD of the noise, raw units), `slice_mm` (slice thickness).
+        known_body: bool (*s), body mask where it is known (phantoms).
+        known_reference: bool (*s), the tissue in which SNR is stated; the body where it is None.
+    """
+
+    image: Tensor
+    spacing: tuple[float, ...] | None = None
+    modality: str = "mr"
+    native: Mapping[str, float] = field(default_factory=dict)
+    known_body: Tensor | None = None
+    known_reference: Tensor | None = None
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes."""
+        return self.image.ndim - 1
+
+    @property
+    def unit(self) -> Literal["mm", "px"]:
+        """Unit of distances on this grid."""
+        return "mm" if self.spacing is not None else "px"
+
+    @property
+    def spacing_or_pixels(self) -> tuple[float, ...]:
+        """Spacing in mm, or ones where distances are in pixels."""
+        return self.spacing if self.spacing is not None else (1.0,) * self.ndim
+
+    @property
+    def slice_mm(self) -> float | None:
+        """Native slice thickness: the known one, else the spacing of the first of three axes."""
+        if "slice_mm" in self.native:
+            return float(self.native["slice_mm"])
+        return self.spacing[0] if self.spacing is not None and self.ndim == 3 else None
+
+    @cached_property
+    def body(self) -> Tensor:
+        """Bool (*s), inside of the body."""
+        return self.known_body if self.known_body is not None else body_mask(self.image, self.modality)
+
+    @cached_property
+    def reference_signal(self) -> Tensor:
+        """(c,), median of every channel in the reference tissue; it does not depend on the air around the body."""
+        mask = self.body if self.known_reference is None else self.known_reference
+        return self.image[:, mask].median(dim=1).values
+
+    @cached_property
+    def sigma(self) -> Tensor:
+        """(c,), SD of the noise that is in the image already: the known one, else `estimated_sigma`."""
+        if "sigma" in self.native:
+            return torch.full((self.image.shape[0],), float(self.native["sigma"]))
+        return estimated_sigma(self.image, self.body)
+
+
+def check_image(image: Tensor, where: object = None) -> None:
+    """Refuses an image that no operator is defined for.
+
+    Raises:
+        DataError: NaN or infinity in it, or a single value throughout.
+    """
+    if not bool(torch.isfinite(image).all()):
+        raise DataError("the image holds NaN or infinity", where=where, remedy="mend or leave out this case")
+    if image.numel() == 0 or bool((image == image.flatten()[0]).all()):
+        raise DataError("the image is constant", where=where, remedy="leave out this case")
+
+
+def body_mask(image: Tensor, modality: str = "mr") -> Tensor:
+    """Label-free inside of the body, bool (*s): air cut off, largest piece, holes filled slice by slice.
+
+    CT is cut at -500 HU, other images by Otsu's threshold on the mean of the channels (clipped at its 99.5th
+    percentile). Where the dark class is not air (a cropped scan) everything is body.
+
+    Reference:
+        Otsu, IEEE Trans Syst Man Cybern 9:62, 1979.
+    """
+    grey = image.mean(dim=0).numpy()
+    if modality == "ct":
+        inside = grey > BODY_HU
+    else:
+        grey = np.minimum(grey, np.percentile(grey, 99.5))
+        inside = grey > threshold_otsu(grey)
+        if inside.any() and np.median(grey[~inside]) > AIR_SHARE * np.median(grey[inside]):
+            inside = np.ones_like(inside)
+    if not inside.any():
+        return torch.ones(image.shape[1:], dtype=torch.bool)
+    inside = cc3d.largest_k(inside.astype(np.uint8), k=1) > 0
+    slices = [inside] if inside.ndim == 2 else list(inside)
+    filled = [ndimage.binary_fill_holes(s) for s in slices]
+    return torch.from_numpy(np.asarray(filled[0] if inside.ndim == 2 else np.stack(filled)))
+
+
+def estimated_sigma(image: Tensor, body: Tensor) -> Tensor:
+    """SD of white noise per channel (c,), from the in-plane second differences inside the body.
+
+    The median absolute value of the mask (1, -2, 1) x (1, -2, 1), whose gain on white noise is 6. Fine texture is
+    taken for noise, so the estimate is an upper bound in textured tissue; interpolated images give too little.
+
+    Reference:
+        Immerkaer, Fast noise variance estimation, Comput Vis Image Underst 64:300, 1996.
+    """
+    planes = image.flatten(0, -3)[:, None]  # (c*d, 1, h, w)
+    inner = body[..., 1:-1, 1:-1]
+    if min(image.shape[-2:]) < 3 or not bool(inner.any()):
+        return torch.zeros(image.shape[0])
+    detail = torch.nn.functional.conv2d(planes, LAPLACIAN[None, None]).abs() / 6.0
+    detail = detail.reshape(image.shape[0], *inner.shape)
+    return detail[:, inner].median(dim=1).values * MEDIAN_TO_SD
+
+
+def channels_first(shape: Sequence[int], spacing: Sequence[float] | None, modality: str) -> bool:
+    """Whether an array of `shape` has a channel axis before its two or three spatial axes.
+
+    With a spacing its length decides. Without one, four axes have a channel axis, two have none, and three do if the
+    modality is rgb or the first axis has 1 or 3 entries.
+
+    Raises:
+        DataError: the number of axes fits neither.
+    """
+    n = len(shape)
+    if spacing is not None:
+        if len(spacing) not in (2, 3) or n - len(spacing) not in (0, 1):
+            raise DataError(
+                f"an image of {n} axes with {len(spacing)} spacings",
+                remedy="give (*s) or (c, *s) with two or three spatial axes and one spacing for each of them",
+            )
+        if not all(math.isfinite(mm) and mm > 0 for mm in spacing):
+            raise DataError(f"a spacing of {tuple(spacing)} mm", remedy="give positive numbers")
+        return n == len(spacing) + 1
+    if n not in (2, 3, 4):
+        raise DataError(f"an image of {n} axes", remedy="give (*s) or (c, *s) with two or three spatial axes")
+    return n == 4 or (n == 3 and (modality == "rgb" or shape[0] in (1, 3)))

@@ -1,0 +1,304 @@
+"""The nouns of ShiftBench: tracks, statuses, geometry, anatomies, cases, predictions and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:  # torch is imported by whoever computes, not by whoever names things
+    from torch import Tensor, nn
+
+
+class Track(StrEnum):
+    """What a method may touch, and when; leaderboards are per track."""
+
+    DG = "dg"  # domain generalisation and source-only
+    HARMONISE = "harmonise"
+    UDA = "uda"
+    SFDA = "sfda"
+    TTA = "tta"
+    FEWSHOT = "fewshot"
+    REFERENCE = "reference"
+    POSTHOC = "posthoc"
+    ESTIMATE = "estimate"
+
+
+class Episode(StrEnum):
+    """When `adapt` is called: once per target, for every case, or once per target with state in stream order."""
+
+    OFFLINE = "offline"
+    EPISODIC = "episodic"
+    ONLINE = "online"
+
+
+class Family(StrEnum):
+    """The cause of a shift; headlines are per family, controls and faults never enter them."""
+
+    CONTROL = "control"
+    ACQUISITION = "acquisition"
+    ANNOTATION = "annotation"
+    POPULATION = "population"
+    COMBINED = "combined"
+    REAL = "real"
+    FAULT = "fault"
+
+
+class Status(StrEnum):
+    """What a value, or its absence, means (METRICS.md 5.2)."""
+
+    OK = "ok"
+    MISSED = "missed"  # prediction empty, reference not
+    FP_ON_NEGATIVE = "fp_on_negative"  # reference empty, prediction not
+    BOTH_EMPTY = "both_empty"
+    CLASS_NOT_ANNOTATED = "class_not_annotated"
+    NOT_APPLICABLE = "not_applicable"
+    PREDICTION_MISSING = "prediction_missing"
+    INVALID_GEOMETRY = "invalid_geometry"
+    INVALID_OUTPUT = "invalid_output"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+
+
+FAILURES = frozenset(
+    {
+        Status.PREDICTION_MISSING,
+        Status.INVALID_GEOMETRY,
+        Status.INVALID_OUTPUT,
+        Status.FAILED,
+        Status.TIMEOUT,
+        Status.OUT_OF_MEMORY,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Voxel spacing per spatial axis in axis order, or None where an image has none (then distances are in pixels)."""
+
+    spacing: tuple[float, ...] | None
+    affine: np.ndarray | None = None  # (4, 4), voxel index to RAS mm
+
+    @property
+    def unit(self) -> Literal["mm", "px"]:
+        """Unit of every distance measured on this grid."""
+        return "mm" if self.spacing is not None else "px"
+
+    def spacing_or_pixels(self, ndim: int) -> tuple[float, ...]:
+        """Spacing in mm, or ones where distances are in pixels."""
+        return self.spacing if self.spacing is not None else (1.0,) * ndim
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """One patient before acquisition and annotation: a phantom (`tissue`, `values`, `texture`) or a real scan (`image`).
+
+    Attributes:
+        fine: int16 (*s), fine labels on the reference grid; their names are the dataset's `fine_labels`.
+        instances: int16 (*s), instance ids of things (0 elsewhere), or None.
+        tissue: uint8 (*f), tissue index on the supersampled grid f = s * supersampling (phantoms).
+        values: property name (T1_ms, T2_ms, T2star_ms, PD, HU, ...) -> float32 (n_tissues,), looked up by `tissue`.
+        texture: float32 (t, *s), zero-mean relative variation inside tissues (phantoms).
+        image: float32 (c, *s), raw units (real scans).
+        attributes: age, sex, site, ... as far as known.
+    """
+
+    case_id: str
+    patient_id: str
+    geometry: Geometry
+    fine: np.ndarray
+    instances: np.ndarray | None = None
+    tissue: np.ndarray | None = None
+    values: Mapping[str, np.ndarray] | None = None
+    texture: np.ndarray | None = None
+    supersampling: tuple[int, ...] = (1, 1, 1)
+    image: np.ndarray | None = None
+    modality: str = "mr"  # mr, ct, rgb, grey
+    attributes: Mapping[str, str | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CaseInfo:
+    """Who is in a dataset, known before any pixel is read; `split` is the publisher's, where there is one."""
+
+    case_id: str
+    patient_id: str
+    site: str = ""
+    split: str = ""
+    attributes: Mapping[str, str | float] = field(default_factory=dict)
+
+
+class Dataset(Protocol):
+    """A collection of patients: a phantom or a folder of scans.
+
+    Attributes:
+        name: as scenarios name it; `digest` changes whenever any case would.
+        fine_labels: names of the fine labels, index = value in `Anatomy.fine`; [0] is the outside.
+        members: structure -> fine labels that always belong to it.
+        optional_members: fine label -> (structure, protocol key): a sub-structure that a protocol includes or excludes.
+        things: structures that are counted as instances.
+    """
+
+    name: str
+    digest: str
+    modality: str
+    fine_labels: tuple[str, ...]
+    members: Mapping[str, tuple[str, ...]]
+    optional_members: Mapping[str, tuple[str, str]]
+    things: tuple[str, ...]
+
+    def cases(self) -> Sequence[CaseInfo]: ...
+
+    def anatomy(self, case_id: str, population: Mapping[str, float]) -> Anatomy: ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan of a domain, with what the annotators drew.
+
+    Attributes:
+        image: float32 (c, *s), raw units after the shift.
+        reference: uint8 (*s), 0 background, then one label per structure in the scenario's order.
+        annotated: structures that were annotated (others are `class_not_annotated`).
+        measured: what the shift achieved (SNR, INU_percent, ...).
+    """
+
+    case_id: str
+    patient_id: str
+    image: np.ndarray
+    reference: np.ndarray | None
+    geometry: Geometry
+    modality: str = "mr"
+    annotated: tuple[str, ...] = ()
+    attributes: Mapping[str, str | float] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Raw images (c, *s) with references (*s), as tensors; `patients[i]` is an opaque id."""
+
+    images: Sequence[Tensor]
+    references: Sequence[Tensor]
+    patients: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class UnlabelledSet:
+    """Raw images (c, *s) of the target's `adapt` part; there is no field for references."""
+
+    images: Sequence[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a budget trains: the same number of gradient steps for every method of that budget.
+
+    Attributes:
+        steps: gradient steps of a training from scratch.
+        fewshot_steps: gradient steps of a fine-tuning on K labelled cases.
+        patch: spatial size of a training patch, one entry per axis of the network.
+        class_weights: weights of the cross-entropy, background first; None for ones.
+    """
+
+    name: str
+    steps: int
+    fewshot_steps: int
+    batch: int
+    patch: tuple[int, ...]
+    learning_rate: float
+    class_weights: tuple[float, ...] | None = None
+    foreground_share: float = 0.5
+    augmentation: str = "light"
+
+
+@dataclass(frozen=True)
+class Access:
+    """Exactly what a track entitles a method to; what it may not see has no field or is None."""
+
+    recipe: Recipe
+    source: LabelledSet | None = None
+    source_val: LabelledSet | None = None
+    target: UnlabelledSet | None = None
+    fewshot: LabelledSet | None = None
+    sidecar: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Log-probabilities (k, *s), or labels (*s) alone, on the grid of the image that was given."""
+
+    log_probabilities: Tensor | None = None
+    labels: Tensor | None = None
+    uncertainty: Tensor | None = None
+
+
+Predictor = Callable[["Tensor"], Prediction]  # one whole raw case (c, *s)
+
+
+class Method(Protocol):
+    """A frozen dataclass of hyper-parameters and one verb.
+
+    `track` and `episode` say what it may see and when `adapt` is called; `requires` names what the backbone must have
+    ("batch_norm", "norm_affine"); `k` (few-shot methods) is the number of labelled target cases.
+    Optional: `summarise(model, source, source_val) -> Mapping[str, Tensor]`, a sidecar of at most 1 MB computed once
+    beside the shared source model; `prepare(source, source_val, build, *, rng)`, a source training of its own.
+    """
+
+    track: Track
+    episode: Episode
+    requires: tuple[str, ...]
+
+    def adapt(self, model: nn.Module, access: Access, *, rng: np.random.Generator) -> Predictor: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tidy record: a value of one metric on one structure of one case, or the reason why there is none."""
+
+    suite: str
+    scenario: str
+    scenario_version: int
+    source: str
+    target: str
+    family: str
+    operator: str | None
+    level: float | None
+    level_value: float | None
+    level_unit: str | None
+    method: str
+    method_version: str
+    track: str
+    backbone: str
+    budget: str
+    k: int | None
+    draw: int
+    episode: str
+    seed: int
+    case: str
+    patient: str
+    structure: str
+    metric: str
+    definition: str
+    tolerance: float | None
+    unit: str
+    value: float | None
+    bound: str | None  # "inf" where the value is an infinite distance
+    status: str
+    detail: str
+    seconds: float
+    peak_mb: float | None
+    isolation: str
+    checkpoint: str
+    prediction: str
+    versions: str

@@ -1,0 +1,256 @@
+"""Training and method tasks. A process that runs these is handed images and, where its track says so, labels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from shiftbench.contract import SIDECAR_BYTES, validate_prediction
+from shiftbench.domains import Part, load_image, load_reference, not_applicable
+from shiftbench.errors import MethodError, NotApplicable
+from shiftbench.methods import LoadedMethod, from_payload
+from shiftbench.networks import Normalise, Normalised, build
+from shiftbench.rng import digest, generator
+from shiftbench.store import Store
+from shiftbench.train import fit_supervised
+from shiftbench.types import Access, Episode, LabelledSet, Prediction, Recipe, Status, UnlabelledSet
+from shiftbench.worker.memory import PeakMemory
+
+
+
+def untrained(task: Mapping[str, Any], channels: int) -> Normalised:
+    """The scenario's backbone with weights that depend on the seed alone."""
+    return build(
+        task["backbone"],
+        dimension=task["dimension"],
+        channels=channels,
+        classes=task["classes"],
+        normalise=Normalise(task["normalise"], tuple(task["window"])),
+        patch=tuple(task["recipe"]["patch"]),
+        rng=generator(task["seed"], "build", task["backbone"]),
+    )
+
+
+def train(store: Store, key: str, task: Mapping[str, Any]) -> None:
+    """The source training that every method without its own shares."""
+    started = time.perf_counter()
+    cases = labelled(store, Part.of(task["train"]), task["device"])
+    channels = int(cases.images[0].shape[0])
+    model = untrained(task, channels).to(task["device"])
+    losses = fit_supervised(model, cases, recipe_of(task), rng=generator(task["seed"], "train"))
+    record = {
+        "task": {k: task[k] for k in ("backbone", "dimension", "classes", "normalise", "window", "recipe", "seed")},
+        "channels": channels,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "losses": losses,
+        "seconds": time.perf_counter() - started,
+    }
+    with store.workspace() as folder:
+        save_file({n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}, folder / "weights.safetensors")
+        store.publish("train", key, record, folder)
+
+
+def prepare(store: Store, key: str, task: Mapping[str, Any]) -> None:
+    """A method's own source training (`prepare`), or its sidecar beside the shared model (`summarise`)."""
+    loaded = from_payload(task["method"])
+    source = labelled(store, Part.of(task["source"]), task["device"])
+    source_val = labelled(store, Part.of(task["source_val"]), task["device"])
+    shared = store.record("train", task["train"])
+    started = time.perf_counter()
+    own = None
+    try:
+        if hasattr(loaded.method, "prepare"):
+            prepared = loaded.method.prepare(
+                source,
+                source_val,
+                lambda: untrained(shared["task"], shared["channels"]).to(task["device"]),
+                rng=generator(task["seed"], "prepare", loaded.name),
+            )
+            own, sidecar = prepared.model, dict(prepared.sidecar)
+        else:
+            model, _ = load_state(store, ["train", task["train"]], task["device"])
+            sidecar = dict(loaded.method.summarise(model, source, source_val))
+    except NotApplicable as reason:
+        store.publish("prepare", key, {"train": task["train"], "own": False, "not_applicable": str(reason)})
+        return
+    _check_sidecar(sidecar, loaded)
+    record = {"train": task["train"], "own": own is not None, "seconds": time.perf_counter() - started}
+    with store.workspace() as folder:
+        if own is not None:
+            save_file({n: t.detach().cpu().contiguous() for n, t in own.state_dict().items()}, folder / "weights.safetensors")
+        save_file({n: t.detach().cpu().contiguous() for n, t in sidecar.items()}, folder / "sidecar.safetensors")
+        store.publish("prepare", key, record, folder)
+
+
+def _check_sidecar(sidecar: Mapping[str, torch.Tensor], loaded: LoadedMethod) -> None:
+    size = sum(t.numel() * t.element_size() for t in sidecar.values())
+    if size > SIDECAR_BYTES:
+        raise MethodError(
+            f"the sidecar holds {size} bytes", where=loaded.path, remedy=f"declare at most {SIDECAR_BYTES} bytes of statistics"
+        )
+
+
+def load_state(store: Store, state: Sequence[str], device: str) -> tuple[Normalised, dict[str, torch.Tensor]]:
+    """A copy of the model a method starts from, and its sidecar."""
+    kind, key = state
+    sidecar: dict[str, torch.Tensor] = {}
+    weights_at = ("train", key)
+    if kind == "prepare":
+        record = store.record("prepare", key)
+        if "not_applicable" in record:
+            raise NotApplicable(record["not_applicable"].rstrip("."))
+        sidecar = load_file(store.artifact("prepare", key) / "sidecar.safetensors", device=device)
+        weights_at = ("prepare", key) if record["own"] else ("train", record["train"])
+        key = record["train"]
+    record = store.record("train", key)
+    model = untrained(record["task"], record["channels"])
+    model.load_state_dict(load_file(store.artifact(*weights_at) / "weights.safetensors"))
+    return model.to(device).eval(), sidecar
+
+
+def predict(store: Store, key: str, task: Mapping[str, Any]) -> None:
+    """Adapts and predicts one fold; what fails is recorded case by case and never counts as done."""
+    try:
+        _predict(store, key, task)
+    except NotApplicable as reason:
+        store.publish("predict", key, {"not_applicable": str(reason), "cases": {}})
+
+
+def _predict(store: Store, key: str, task: Mapping[str, Any]) -> None:
+    if "not_applicable" in task:
+        raise NotApplicable(task["not_applicable"].rstrip("."))
+    loaded = from_payload(task["method"])
+    access = grant(store, task)
+    stream = _Stream(store, loaded, task, access)
+    record: dict[str, Any] = {"cases": {}}
+    with store.workspace() as folder:
+        for case, images_key in _stream_order(store, Part.of(task["test"]), task["domain_seed"]):
+            image = torch.from_numpy(load_image(store, images_key, case)).to(task["device"])
+            labels, record["cases"][case] = stream.one(image)
+            if labels is not None:
+                np.savez_compressed(folder / f"{case}.npz", labels=labels)
+        record["seconds_adapt"] = stream.seconds_adapt
+        bad = {c: e for c, e in record["cases"].items() if e["status"] != Status.OK}
+        if bad:
+            store.publish_partial("predict", key, folder)
+            raise FailedCases(record["cases"], bad)
+        store.publish("predict", key, record, folder)
+
+
+class FailedCases(Exception):
+    """Some or all cases of a fold got no usable prediction; `record` goes into the failure."""
+
+    def __init__(self, cases: Mapping[str, Any], bad: Mapping[str, Any]):
+        first, entry = next(iter(bad.items()))
+        super().__init__(f"{len(bad)} of {len(cases)} cases failed, the first ({first}) with: {entry['detail']}")
+        self.status = entry["status"]
+        self.record = {"cases": dict(cases)}
+
+
+class _Stream:
+    """Calls `adapt` as often as the method's episode asks for, and the predictor once per case."""
+
+    def __init__(self, store: Store, loaded: LoadedMethod, task: Mapping[str, Any], access: Access):
+        self.store, self.loaded, self.task, self.access = store, loaded, task, access
+        self.model, sidecar = load_state(store, task["state"], task["device"])
+        self.access = Access(**{**access.__dict__, "sidecar": sidecar})
+        self.classes = store.record("train", self._train_key())["task"]["classes"]
+        self.predictor, self.seconds_adapt, self.broken = None, 0.0, None
+
+    def _train_key(self) -> str:
+        kind, key = self.task["state"]
+        return key if kind == "train" else self.store.record("prepare", key)["train"]
+
+    def one(self, image: torch.Tensor) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """Labels of one case, or None, and what there is to record about it."""
+        peak, started = PeakMemory(self.task["device"]), time.perf_counter()
+        labels, status, detail = None, Status.OK, ""
+        try:
+            labels = self._labels(image)
+        except NotApplicable:
+            raise
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            status, detail = Status.OUT_OF_MEMORY, str(error)
+        except MethodError as error:
+            status, detail = Status.INVALID_OUTPUT, str(error)
+        except Exception as error:  # whatever a method's code does is that method's result
+            status, detail = Status.FAILED, f"{type(error).__name__}: {error}"
+        seconds = time.perf_counter() - started
+        return labels, {"status": str(status), "detail": detail, "seconds": seconds, "peak_mb": peak.megabytes()}
+
+    def _labels(self, image: torch.Tensor) -> np.ndarray:
+        if self.broken is not None:
+            raise self.broken
+        episodic = self.loaded.method.episode is Episode.EPISODIC
+        if self.predictor is None or episodic:
+            name = _content(image) if episodic else "offline"
+            rng = generator(self.task["seed"], *self.task["identity"], self.task["draw"], name)
+            started = time.perf_counter()
+            try:
+                model, _ = load_state(self.store, self.task["state"], self.task["device"])
+                self.predictor = self.loaded.method.adapt(model, self.access, rng=rng)
+            except Exception as error:
+                if not episodic:
+                    self.broken = error
+                raise
+            self.seconds_adapt += time.perf_counter() - started
+        prediction = self.predictor(image.clone())
+        if not isinstance(prediction, Prediction):
+            raise MethodError(
+                f"the predictor returned {type(prediction).__name__}", where=self.loaded.path, remedy="return a Prediction"
+            )
+        return validate_prediction(prediction, image, self.classes)
+
+
+def _content(image: torch.Tensor) -> str:
+    return digest(image.cpu().numpy().tobytes().hex())
+
+
+def _stream_order(store: Store, test: Part, domain_seed: int) -> Iterable[tuple[str, str]]:
+    """Test cases that could be acquired, in the target's seeded order."""
+    missing = not_applicable(store, test)
+    cases = [(case, images) for case, (_, images, _) in test.where().items() if case not in missing]
+    order = generator(domain_seed, "order", sorted(case for case, _ in cases)).permutation(len(cases))
+    by_name = sorted(cases)
+    return [by_name[i] for i in order]
+
+
+def grant(store: Store, task: Mapping[str, Any]) -> Access:
+    """What the plan put into the task, and nothing else."""
+    device = task["device"]
+    return Access(
+        recipe=recipe_of(task),
+        source=labelled(store, Part.of(task["source_train"]), device) if "source_train" in task else None,
+        source_val=labelled(store, Part.of(task["source_val"]), device) if "source_val" in task else None,
+        target=UnlabelledSet(_images(store, Part.of(task["adapt"]), device)) if "adapt" in task else None,
+        fewshot=labelled(store, Part.of(task["fewshot"]), device, task["fewshot_order"]) if "fewshot" in task else None,
+    )
+
+
+def labelled(store: Store, part: Part, device: str, order: Sequence[str] | None = None) -> LabelledSet:
+    """Images and references of a part (cases that could not be acquired are left out), under opaque patient ids."""
+    missing, where = not_applicable(store, part), part.where()
+    cases = [case for case in (order if order is not None else where) if case not in missing]
+    images = [torch.from_numpy(load_image(store, where[case][1], case)).to(device) for case in cases]
+    references = [torch.from_numpy(load_reference(store, where[case][2], case)).to(device) for case in cases]
+    patients = [store.record("anatomy", where[case][0])["cases"][case]["patient"] for case in cases]
+    return LabelledSet(images, references, [digest("patient", p)[:12] for p in patients])
+
+
+def _images(store: Store, part: Part, device: str) -> list[torch.Tensor]:
+    missing = not_applicable(store, part)
+    wanted = [(case, images) for case, (_, images, _) in part.where().items() if case not in missing]
+    return [torch.from_numpy(load_image(store, images, case)).to(device) for case, images in wanted]
+
+
+def recipe_of(task: Mapping[str, Any]) -> Recipe:
+    """The recipe in a task, with lists as tuples."""
+    return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in task["recipe"].items()})
+
+
+HANDLERS = {"train": train, "prepare": prepare, "predict": predict}

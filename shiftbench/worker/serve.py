@@ -1,0 +1,97 @@
+"""The loop of a pool process: one task in, one answer out, and an end with the parent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from importlib import import_module
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from typing import Any
+
+from shiftbench.errors import OutputError, ShiftBenchError
+from shiftbench.store import Store
+from shiftbench.types import Status
+
+LANES = {"data": "shiftbench.worker.data", "method": "shiftbench.worker.method"}
+
+
+def serve(connection: Connection, lane: str, root: str, threads: int) -> None:
+    """Runs tasks [kind, key, payload] (JSON) from `connection` until it closes; answers {"ok": ...} to each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
+    handlers, store = import_module(LANES[lane]).HANDLERS, Store(Path(root))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    _send(connection, {"ready": True})
+    while True:
+        try:
+            kind, key, payload = json.loads(connection.recv_bytes())
+        except (EOFError, OSError):
+            return
+        started = time.perf_counter()
+        answer = attempt(handlers[kind], store, key, payload)
+        _send(connection, {**answer, "seconds": time.perf_counter() - started})
+
+
+def _send(connection: Connection, answer: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the parent is gone, and this process with it
+        connection.send_bytes(json.dumps(answer).encode())
+
+
+def attempt(handler: Any, store: Store, key: str, payload: Any) -> dict[str, Any]:
+    """The answer to one task: done, or the cause of its failure."""
+    try:
+        handler(store, key, payload)
+        return {"ok": True}
+    except OutputError as error:
+        return {"ok": False, "fatal": True, "cause": str(error), "trace": "", "status": str(Status.FAILED), "record": {}}
+    except Exception as error:
+        expected = isinstance(error, ShiftBenchError) or hasattr(error, "record")
+        return {
+            "ok": False,
+            "fatal": False,
+            "status": str(_status(error)),
+            "cause": str(error) if expected else f"{type(error).__name__}: {error}",
+            "trace": traceback.format_exc(),
+            "record": getattr(error, "record", {}),
+        }
+
+
+def _status(error: Exception) -> Status:
+    if hasattr(error, "status"):
+        return Status(error.status)
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return Status.OUT_OF_MEMORY if memory else Status.FAILED
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent is gone, however it went."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def main() -> None:
+    """Entry of a pool process: ADDRESS LANE ROOT THREADS, the connection's secret on standard input."""
+    address, lane, root, threads = sys.argv[1:]
+    end_with_parent()
+    secret = bytes.fromhex(sys.stdin.readline().strip())
+    serve(Client(address, authkey=secret), lane, root, int(threads))
+
+
+if __name__ == "__main__":
+    main()

@@ -97,6 +97,7 @@ def drawn(anatomy: Anatomy, dataset: Dataset, structures: Sequence[str], protoco
         structures=structures,
         protocol=protocol,
         spacing=anatomy.geometry.spacing,
+        things=dataset.things,
     )
 
 

@@ -63,9 +63,10 @@ class MethodCard:
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller of a run chooses; all but `data` is part of the keys."""
+    """What the caller of a run chooses; all but where the data lie is part of the keys."""
 
-    data: Mapping[str, str] = field(default_factory=dict)  # dataset name -> folder; "" -> a root searched by name
+    folders: Mapping[str, Path] = field(default_factory=dict)  # dataset name -> folder
+    roots: tuple[Path, ...] = ()  # folders that are searched for a dataset by name
     seeds: tuple[int, ...] | None = None
     backbones: tuple[str, ...] | None = None
     device: str = "cpu"
@@ -126,7 +127,7 @@ def plan(scenarios: Sequence[Scenario], methods: Sequence[MethodCard], options: 
     return graph
 
 
-def dataset_ref(scenario: Scenario, name: str, data: Mapping[str, str]) -> DatasetRef:
+def dataset_ref(scenario: Scenario, name: str, options: Options) -> DatasetRef:
     """Where a scenario's dataset comes from: a phantom of the scenario's size, or a described folder."""
     if name in domains.LOADERS:
         return DatasetRef(name, phantom=scenario.phantom.model_dump())
@@ -137,8 +138,7 @@ def dataset_ref(scenario: Scenario, name: str, data: Mapping[str, str]) -> Datas
             f"unknown dataset '{name}'", where=scenario.name, remedy=nearest(name, [*domains.LOADERS, *known])
         )
     description: Description = load_description(path)
-    named = {k: Path(v) for k, v in data.items() if k}
-    root = locate(description.name, description, named=named, roots=[Path(data[""])] if "" in data else [])
+    root = locate(description.name, description, named=options.folders, roots=options.roots)
     return DatasetRef(name, description=str(path), root=str(root))
 
 
@@ -169,7 +169,7 @@ class _Scenario:
 
     def dataset(self, name: str) -> tuple[DatasetRef, Dataset]:
         """The dataset of a domain, opened once per run."""
-        ref = dataset_ref(self.scenario, name, self.options.data)
+        ref = dataset_ref(self.scenario, name, self.options)
         address = digest(ref.payload())
         if address not in self.opened:
             self.opened[address] = (ref, ref.open())
@@ -203,10 +203,8 @@ class _Scenario:
     ) -> Part:
         """Anatomy, image and reference tasks of some cases of a domain."""
         where = f"{self.scenario.name}: {target.name if target else source.name}"
-        population = dict(source.population)
-        for step in target.population if target else ():
-            population = resolve(population, step.operator, **_setting(step))
-        acquisition = check_acquisition({"modality": dataset.modality, **source.acquisition}, where)
+        population = population_of(source, target)
+        acquisition = source_acquisition(source, dataset, where)
         steps = acquisition_steps(target)
         protocol = {**source.protocol, **(target.protocol if target else {})}
         check_protocol(protocol, dataset.optional_members, where)
@@ -412,6 +410,27 @@ class _Scenario:
             "episode": method.episode,
             "seed": seed,
         }
+
+
+def population_of(source: Source, target: Target | None) -> dict[str, float]:
+    """Population keys of a domain: the source's, changed by the target's steps."""
+    population = dict(source.population)
+    for step in target.population if target else ():
+        population = resolve(population, step.operator, **_setting(step))
+    return population
+
+
+def source_acquisition(source: Source, dataset: Dataset, where: str) -> dict[str, Any]:
+    """The acquisition table of a source; a real scan has none, for it is acquired already.
+
+    Raises:
+        SpecError: an unknown key or a value out of range, or a table where the dataset is real.
+    """
+    if dataset.name in domains.LOADERS:
+        return check_acquisition({"modality": dataset.modality, **source.acquisition}, where)
+    if source.acquisition:
+        raise SpecError("real scans are acquired already", where=f"{where}: acquisition", remedy="remove this table")
+    return {"modality": dataset.modality}
 
 
 def acquisition_steps(target: Target | None) -> list[Any]:

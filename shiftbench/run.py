@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from shiftbench.data.folders import parse_places
 from shiftbench.engine.local import LocalEngine, Outcome
 from shiftbench.errors import DataError, MethodError, OutputError
 from shiftbench.methods import locate_method, shipped_methods
@@ -26,6 +27,7 @@ from shiftbench.types import Row, Status, Track
 
 COLUMNS = list(Row.__dataclass_fields__)
 RECORDED = ("shiftbench", "torch", "monai", "numpy", "scipy", "scikit-image", "edt")
+Data = Mapping[str, str | Path] | str | Path | Sequence[str] | None
 Observer = Callable[[str, Plan, Sequence[Task], Outcome | None], None]  # event, plan, tasks under way, what ended
 
 
@@ -33,7 +35,7 @@ def run(
     scenario: Scenario | str | Path | Sequence[Scenario | str | Path],
     methods: Sequence[str] | None = None,
     *,
-    data: Mapping[str, str | Path] | str | Path | None = None,
+    data: Data = None,
     seeds: int | None = None,
     backbones: Sequence[str] | None = None,
     device: str = "auto",
@@ -48,7 +50,7 @@ def run(
         scenario: a Scenario, a TOML file, a shipped name, a suite, or several of them.
         methods: shipped names, variants, files, each with overrides where wanted ("tent_bn:lr=1e-3"); default: the
             suite's, or every shipped method. Source-only (`erm`) always runs beside them: drops are taken against it.
-        data: folder of real scans per dataset name, or a root that is searched by name.
+        data: folder of real scans per dataset name, a root that is searched by name, or a list of `NAME=PATH` and roots.
         seeds: number of seeds (0, 1, ...), instead of the scenario's.
         backbones: instead of the scenario's.
         device: "auto", "cpu" or "cuda".
@@ -65,8 +67,10 @@ def run(
     store = Store(root)
     store.open_for({s.name: f"{s.version}:{s.digest()[:16]}" for s in scenarios})
     cards = method_cards(methods or default_methods or list(shipped_methods()), store)
+    folders, roots = places(data)
     options = Options(
-        data=_data(data),
+        folders=folders,
+        roots=roots,
         seeds=tuple(range(seeds)) if seeds is not None else None,
         backbones=tuple(backbones) if backbones else None,
         device=resolve_device(device),
@@ -93,11 +97,13 @@ def _selected(scenario: Any) -> tuple[str, list[Scenario], list[str]]:
     return "+".join(name for name, _, _ in parts), scenarios, list(dict.fromkeys(m for *_, ms in parts for m in ms))
 
 
-def _data(data: Any) -> dict[str, str]:
-    """Dataset name -> folder; the key "" is a root that is searched by name."""
+def places(data: Data) -> tuple[dict[str, Path], tuple[Path, ...]]:
+    """Folders by dataset name, and roots that are searched by name."""
     if data is None:
-        return {}
-    return {"": str(data)} if isinstance(data, str | Path) else {k: str(v) for k, v in data.items()}
+        return {}, ()
+    if isinstance(data, Mapping):
+        return {name: Path(path) for name, path in data.items()}, ()
+    return parse_places([str(data)] if isinstance(data, str | Path) else [str(d) for d in data])
 
 
 def cores() -> int:

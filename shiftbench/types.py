@@ -143,13 +143,20 @@ class Dataset(Protocol):
         things: structures that are counted as instances.
     """
 
-    name: str
-    digest: str
-    modality: str
-    fine_labels: tuple[str, ...]
-    members: Mapping[str, tuple[str, ...]]
-    optional_members: Mapping[str, tuple[str, str]]
-    things: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def modality(self) -> str: ...
+    @property
+    def fine_labels(self) -> tuple[str, ...]: ...
+    @property
+    def members(self) -> Mapping[str, tuple[str, ...]]: ...
+    @property
+    def optional_members(self) -> Mapping[str, tuple[str, str]]: ...
+    @property
+    def things(self) -> tuple[str, ...]: ...
 
     def cases(self) -> Sequence[CaseInfo]: ...
 

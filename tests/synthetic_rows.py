@@ -78,7 +78,7 @@ def _domain(method, target, family, operator, unit, level, patients, shift) -> l
         for structure, level_0 in STRUCTURES.items():
             where = (patient, structure)
             case = generator(1, *where).normal(0, 0.04) + generator(2, *where, shift["seed"]).normal(0, 0.01)
-            case += generator(3, *where, shift["scenario"], target, method).normal(0, 0.012)
+            case += generator(3, *where, target, method).normal(0, 0.012)
             score = level_0 + case - drop * (1 - 0.9 * recovered) - loss
             for metric, offset in (("dsc", 0.0), ("nsd", 0.03)):
                 rows.append(

@@ -118,7 +118,7 @@ def test_the_reference_must_be_a_label_map_of_the_structures():
     ):
         with pytest.raises(ValueError, match=complaint):
             score_case(label_map(), reference, SPACING, "mm", STRUCTURES)
-    with pytest.raises(ValueError, match="no failure status"):
+    with pytest.raises(ValueError, match="not a failure status"):
         score_case(None, label_map(), SPACING, "mm", STRUCTURES, failure=Status.OK)
 
 

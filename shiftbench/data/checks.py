@@ -83,7 +83,7 @@ def fine_from_mask(
     Raises:
         DataError: a value is not an integer or is not in the map; names the values and the file.
     """
-    values, inverse = np.unique(mask, return_inverse=True)
+    values = np.unique(mask)
     if not np.issubdtype(values.dtype, np.integer):
         fractions = values[~np.isfinite(values) | (values != np.round(values))]
         if fractions.size:
@@ -102,7 +102,7 @@ def fine_from_mask(
             remedy="add each value to a structure in [labels] or to 'background' of the dataset's description",
         )
     table = np.array([number[int(value)] for value in values], dtype=np.int16)
-    return table[inverse].reshape(mask.shape)
+    return table[np.searchsorted(values, mask)]
 
 
 def _times(shape: tuple[int, ...]) -> str:

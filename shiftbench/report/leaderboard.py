@@ -83,7 +83,7 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     own = {_key(name): group for name, group in scored.groupby(METHOD, dropna=False)}
     lines = [(_key(line[METHOD]), line) for _, line in robustness.headline(rows).iterrows()]
     pooled = _complete_only([_pooled(line, own[key], reasons.get(key, "")) for key, line in lines], scored)
-    absent = _never_applicable(targets, reasons)
+    absent = _without_overall(targets, pooled, reasons)
     single = scored.assign(scope="target", n_targets=1, note="").to_dict("records")
     table = pd.DataFrame([*pooled, *absent, *single]).reindex(columns=COLUMNS)
     table["n_ranked"] = table.groupby([*BOARD, "scope", "family"], dropna=False)["rank"].transform("count")
@@ -216,14 +216,21 @@ def _recovered(chosen: pd.DataFrame, weights: np.ndarray) -> dict:
     return {"recovered_percent": float(100 * (weights @ gain) / (weights @ gap)), "gap_status": "ok"}
 
 
-def _never_applicable(targets: pd.DataFrame, reasons: dict[tuple, str]) -> list[dict]:
-    """A line for each method without any score on its board."""
+def _without_overall(targets: pd.DataFrame, pooled: list[dict], reasons: dict[tuple, str]) -> list[dict]:
+    """An unranked line for each method that has no overall score, with the reason."""
+    known = {_key(line[name] for name in METHOD) for line in pooled if line["scope"] == "overall"}
     lines = []
     for name, group in targets.groupby(METHOD, dropna=False):
+        key = _key(name)
+        if key in known:
+            continue
         if group["dsc"].isna().all():
-            key = _key(name)
-            reason = reasons.get(key) or "it has no scores"
-            lines.append({**dict(zip(METHOD, key, strict=True)), "scope": "overall", "note": f"not applicable: {reason}"})
+            note = f"not applicable: {reasons.get(key) or 'it has no scores'}"
+        elif (group["family"] == Family.ANNOTATION).any():
+            note = "not ranked: there are annotation targets alone, and it has no target labels"
+        else:
+            note = "not ranked: there are no targets of a family that is ranked"
+        lines.append({**dict(zip(METHOD, key, strict=True)), "scope": "overall", "note": note})
     return lines
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from shiftbench.errors import OutputError
+from shiftbench.robustness.constants import ORACLE, SOURCE_ONLY
 
 WIDTH = 8.3  # inches: the width of a README and of an A4 page in landscape, so that 8 pt stays 8 pt
 
@@ -21,29 +23,6 @@ INK, MUTED, FAINT = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 LINES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 STRUCTURES = (SKY, ORANGE, "#F0E442", PURPLE, GREEN, VERMILION)  # on grey images, where yellow is the most visible
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-SOURCE_ONLY, ORACLE = "erm", "target_oracle"
-
-TRACK_NAMES = {
-    "dg": "Domain generalisation and source-only",
-    "harmonise": "Harmonisation",
-    "uda": "Unsupervised domain adaptation",
-    "sfda": "Source-free domain adaptation",
-    "tta": "Test-time adaptation",
-    "fewshot": "Few-shot",
-    "reference": "Reference (sees target labels)",
-    "posthoc": "Post-hoc",
-    "estimate": "Estimators",
-}
-FAMILY_NAMES = {
-    "acquisition": "Acquisition",
-    "population": "Population",
-    "combined": "Combined",
-    "real": "Real",
-    "annotation": "Annotation",
-    "control": "Control",
-    "fault": "Fault",
-}
 
 _PAPER = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so a picture is the same on every machine
@@ -127,3 +106,8 @@ def marks(methods: Iterable[str]) -> dict[str, Mark]:
         for i, name in enumerate(free)
     }
     return {name: fixed.get(name) or coloured[name] for name in names}
+
+
+def few_ticks(most: int) -> MaxNLocator:
+    """Round tick values, at most so many intervals."""
+    return MaxNLocator(most, steps=[1, 2, 5, 10])

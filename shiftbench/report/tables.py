@@ -52,7 +52,8 @@ READING = f"""\
   share that source-only loses against its own other seeds stands behind it in parentheses.
 - **Rank.** Place by the overall mean of those ranked on this board. Methods with the same letter are not told apart
   from the best of their letter (paired t test, Holm over all pairs). With fewer than {CONSTANTS.min_patients} patients
-  in a family there are intervals but no rank. Rows marked "ref." are for comparison and have no rank.
+  in a family there are intervals but no rank. Rows marked "ref." are for comparison and have no rank. A score with a
+  star leaves out the targets on which the method is not applicable; it is not to be compared.
 - **Undefined cases.** What the reference shows decides. Where a structure is in the reference, a missed structure and a
   failed, missing or invalid prediction score 0 and stay in the mean. Where it is absent, the case enters no mean of DSC
   or NSD (both empty: true negative; a prediction: false positive). Structures that were not annotated are left out for
@@ -74,7 +75,7 @@ class Board:
     """One leaderboard: who is on it, and the source-only and oracle rows that it is read against.
 
     Attributes:
-        lines: the "overall" rows, best first; those without a score are in `absent`.
+        lines: the "overall" rows of those with a score on some target, best first; the others are in `absent`.
         references: "overall" rows of source-only and oracle from their own tracks.
         families: of the targets, in the order of `FAMILY_NAMES`.
         means: the "family" rows of lines and references.
@@ -108,17 +109,19 @@ def boards(table: pd.DataFrame) -> Iterator[Board]:
         shown = run[own | reference]
         overall = shown[shown["scope"] == "overall"]
         on_board = overall["track"] == track
-        known = set(run.loc[own & (run["scope"] == "family"), "family"])
+        targets = shown[shown["scope"] == "target"]
+        scored = overall["label"].isin(targets.loc[targets["track"] == track, "label"])
+        known = set(run.loc[run["scope"] == "family", "family"])
         yield Board(
             track,
             backbone,
             budget,
-            lines=overall[on_board & overall["dsc"].notna()],
-            absent=overall[on_board & overall["dsc"].isna()],
-            references=overall[~on_board & overall["dsc"].notna()],
+            lines=overall[on_board & scored],
+            absent=overall[on_board & ~scored],
+            references=overall[~on_board],
             families=tuple(name for name in FAMILY_NAMES if name in known),
             means=shown[shown["scope"] == "family"],
-            targets=shown[shown["scope"] == "target"],
+            targets=targets,
         )
 
 
@@ -167,15 +170,15 @@ def harmed(row: pd.Series) -> str:
 
 def design(board: Board) -> str:
     """One sentence: targets, patients, seeds, and what the interval holds for."""
-    places = board.targets[board.targets["track"] == board.track].drop_duplicates(["scenario", "target", "family"])
+    places = board.targets.drop_duplicates(["scenario", "target", "family"])
     counts = [(name, int((places["family"] == name).sum())) for name in board.families]
     listed = ", ".join(f"{FAMILY_NAMES[name].lower()} {n}" for name, n in counts)
     if board.lines.empty:
         return "No method of this board could be scored."
-    patients, seeds = board.lines["n_patients"].max(), board.lines["n_seeds"].max()
-    n = sum(n for _, n in counts)
+    patients, seeds = board.targets["n_patients"].max(), board.targets["n_seeds"].max()
+    n = sum(count for _, count in counts)
     text = f"{n} target{'s' if n != 1 else ''} ({listed}), {patients} patients, {seeds} seed{'s' if seeds != 1 else ''}."
-    if board.lines["conditional"].astype(bool).any():
+    if board.targets["conditional"].astype(bool).any():
         text += " 95 % intervals are over patients and conditional on this trained model."
     else:
         text += " 95 % intervals are over patients crossed with seeds."
@@ -188,7 +191,8 @@ def unranked(board: Board) -> list[tuple[str, str]]:
     """(method, reason) of those on the board that have no rank."""
     rest = board.lines[board.lines["rank"].isna()]
     every = [*rest.itertuples(), *board.absent.itertuples()]
-    return sorted((row.label, row.note.removeprefix("not ranked: ")) for row in every)
+    seen = [row for row in every if row.track != Track.REFERENCE or pd.isna(row.dsc)]
+    return sorted((row.label, row.note.removeprefix("not ranked: ")) for row in seen)
 
 
 def markdown(table: pd.DataFrame, *, title: str = "Leaderboard") -> str:
@@ -230,6 +234,8 @@ def _family_row(board: Board, line: pd.Series, family: str) -> pd.Series | None:
 def _overall(board: Board, line: pd.Series, is_reference: bool) -> str:
     """Overall mean with interval; of a reference whose own track pools other families, the mean of this board's."""
     labelled = board.track in LABELLED_TRACKS
+    if line["note"].startswith("not ranked: not applicable"):
+        return f"{with_interval(line)}*"
     if not is_reference or labelled == (line["track"] in LABELLED_TRACKS) or Family.ANNOTATION not in board.families:
         return with_interval(line)
     pooled = [name for name in board.families if labelled or name != Family.ANNOTATION]
@@ -265,16 +271,18 @@ def _markdown_targets(board: Board) -> str:
     order = {name: i for i, name in enumerate(FAMILY_NAMES)}
     keys = board.targets[["family", "scenario", "target", "source"]].drop_duplicates().itertuples(index=False, name=None)
     lines = [line for line, _ in _lines(board)]
-    body: dict[tuple[str, ...], None] = {}  # the source of several scenarios is one line where it has the same scores
+    body: list[list[str]] = []
     for family, scenario, target, source in sorted(keys, key=lambda key: (key[2] != key[3], order[key[0]], key[1:3])):
         here = board.targets[(board.targets["scenario"] == scenario) & (board.targets["target"] == target)]
         cells = []
         for line in lines:
             found = here[(here["track"] == line["track"]) & (here["label"] == line["label"])]
             cells.append(_target_cell(found.iloc[0], target == source) if len(found) else _DASH)
-        named = ("source", source) if target == source else (FAMILY_NAMES[family].lower(), f"{scenario}: {target}")
-        body[*named, *cells] = None
-    return _grid(["Family", "Target", *(f"`{line['label']}`" for line in lines)], [list(cells) for cells in body], left=2)
+        if target != source:
+            body.append([FAMILY_NAMES[family].lower(), f"{scenario}: {target}", *cells])
+        elif not any(earlier[0] == "source" and earlier[2:] == cells for earlier in body):
+            body.append(["source", f"{scenario}: {target}", *cells])  # once for scenarios that share source and scores
+    return _grid(["Family", "Target", *(f"`{line['label']}`" for line in lines)], body, left=2)
 
 
 def _target_cell(row: pd.Series, is_source: bool) -> str:
@@ -299,7 +307,7 @@ def print_leaderboard(console: Console, table: pd.DataFrame) -> None:
 
 
 def _rich_scores(board: Board) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
     grid.add_column("rank", no_wrap=True)
     grid.add_column("method", overflow="fold", min_width=13)
     grid.add_column("overall DSC [95 %]", no_wrap=True)

@@ -306,7 +306,7 @@ def _simulate(
     body = torch.from_numpy(anatomy.fine > 0)
     tissue = body if reference is None or not reference.any() else torch.from_numpy(reference)
     image = _render(anatomy, maps, shifted, body, key)
-    native = {key: float(shifted["slice_mm"]) for key in ("slice_mm",) if "slice_mm" in shifted}
+    native = {"slice_mm": float(shifted["slice_mm"])} if "slice_mm" in shifted else {}
     if nominal["modality"] == "ct":
         native["sigma"] = float(shifted["noise_hu"]) * (100 / float(shifted["dose_percent"])) ** 0.5
         scan = Scan(image, anatomy.geometry.spacing, "ct", native, body, tissue)

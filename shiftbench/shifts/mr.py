@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -60,10 +60,15 @@ def ernst_angle_deg(tr_ms: float, t1_ms: float) -> float:
     return math.degrees(math.acos(math.exp(-tr_ms / t1_ms)))
 
 
-# sequence -> (equation, keys it must be given, keys it may be given)
-SEQUENCES: dict[str, tuple[Callable[..., Any], tuple[str, ...], tuple[str, ...]]] = {
-    "spgr": (spgr, ("tr_ms", "te_ms", "flip_deg"), ("b1",)),
-}
+class Sequence(NamedTuple):
+    """A signal equation, and the parameters it must and may be given."""
+
+    equation: Callable[..., Any]
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+SEQUENCES: dict[str, Sequence] = {"spgr": Sequence(spgr, ("tr_ms", "te_ms", "flip_deg"), ("b1",))}
 
 
 def signal(maps: Mapping[str, Array], acquisition: Mapping[str, Any]) -> Array:
@@ -72,6 +77,11 @@ def signal(maps: Mapping[str, Array], acquisition: Mapping[str, Any]) -> Array:
     Raises:
         OperatorError: the sequence is not known, or one of its parameters is not given.
     """
+    equation, parameters = _chosen(acquisition)
+    return equation(maps, **parameters)
+
+
+def _chosen(acquisition: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     name = str(acquisition.get("sequence", "spgr"))
     if name not in SEQUENCES:
         raise OperatorError(f"unknown sequence '{name}'", where="sequence", remedy=nearest(name, SEQUENCES))
@@ -79,5 +89,4 @@ def signal(maps: Mapping[str, Array], acquisition: Mapping[str, Any]) -> Array:
     missing = [key for key in required if key not in acquisition]
     if missing:
         raise OperatorError(f"sequence '{name}' needs {', '.join(missing)}", where=missing[0], remedy="give a value")
-    keys = (*required, *(key for key in optional if key in acquisition))
-    return equation(maps, **{key: acquisition[key] for key in keys})
+    return equation, {key: acquisition[key] for key in (*required, *optional) if key in acquisition}

@@ -346,7 +346,8 @@ def apply(
         value: the value itself, in the operator's unit; exactly one of `severity` and `value` is given.
         spacing_mm: voxel size per spatial axis. Without it three axes are (d, h, w) unless the first has 1 or 3
             entries, which are taken for channels.
-        seed, case: together the key of the draws; the same key shares its draw between severities.
+        seed: of the draws; severities of one seed and case share their draw.
+        case: name of the scan, so that two scans of one seed get different draws.
         modality: mr, ct, rgb or grey.
 
     Returns:

@@ -90,15 +90,14 @@ def resolve(
     op = POPULATIONS[operator]
     if (level is None) == (value is None):
         raise OperatorError(f"'{operator}' needs a level or a value", where=operator, remedy="give exactly one")
-    if level is not None:
-        if level not in range(6):
-            raise OperatorError(f"severity {level}", where=operator, remedy="use a severity from 0 to 5")
-        if level == 0:
-            return dict(base)
-        value = op.levels[int(level) - 1]
+    if level == 0:
+        return dict(base)
+    if level is not None and level not in range(6):
+        raise OperatorError(f"severity {level}", where=operator, remedy="use a severity from 0 to 5")
+    wanted = op.levels[int(level) - 1] if level is not None else value
     low, high = op.range
-    if not low <= value <= high:  # also refuses NaN
+    if wanted is None or not low <= wanted <= high:  # also refuses NaN
         raise OperatorError(
-            f"value {value} {op.unit}", where=operator, remedy=f"use a value from {low:g} to {high:g} {op.unit}"
+            f"value {wanted} {op.unit}", where=operator, remedy=f"use a value from {low:g} to {high:g} {op.unit}"
         )
-    return {**base, op.key: float(value)}
+    return {**base, op.key: float(wanted)}

@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from shiftbench.data.phantoms import distractors, organs
 from shiftbench.data.phantoms.lesions import Lesion, tumours
+from shiftbench.data.phantoms.liver import liver
 from shiftbench.data.phantoms.organs import FINE_LABELS, Canvas
 from shiftbench.data.phantoms.shapes import majority, warped_grid
 from shiftbench.data.phantoms.tissues import value_table
@@ -153,12 +154,12 @@ def _paint(canvas: Canvas, population: Mapping[str, float]) -> list[Lesion]:
     distractors.stomach(canvas, body)
     organs.spleen(canvas, body)
     distractors.pancreas(canvas, body)
-    liver = organs.liver(canvas, body)
+    own = liver(canvas, body)
     distractors.gallbladder(canvas, body)
     organs.kidneys(canvas, body)
     organs.spine(canvas, body)
     organs.great_vessels(canvas, body)
-    return tumours(canvas, liver, population["lesion_load"], population["empty_prevalence"])
+    return tumours(canvas, own, population["lesion_load"], population["empty_prevalence"])
 
 
 def _instances(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import poisson
 
-from shiftbench.data.phantoms.organs import Canvas, Liver
+from shiftbench.data.phantoms.liver import Liver
+from shiftbench.data.phantoms.organs import Canvas
 from shiftbench.data.phantoms.shapes import ellipsoid, rotation
 from shiftbench.data.phantoms.tissues import TISSUES, Tissue, mix, vary
 
@@ -88,8 +89,15 @@ def _conspicuous(tumour: Tissue, liver: Tissue, factor: float) -> Tissue:
     def between(a: float, b: float) -> float:
         return a * (b / a) ** factor
 
-    times = [
-        tuple(between(a, b) for a, b in zip(x, y, strict=True)) for x, y in zip(liver[:3], tumour[:3], strict=True)
-    ]
-    hu = tuple(a + factor * (b - a) for a, b in zip(liver.hu, tumour.hu, strict=True))
-    return Tissue(*times, min(1.0, between(liver.pd, tumour.pd)), hu, tumour.source)
+    def times(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+        return between(a[0], b[0]), between(a[1], b[1])
+
+    a, b, c, d = (x + factor * (y - x) for x, y in zip(liver.hu, tumour.hu, strict=True))
+    return Tissue(
+        times(liver.t1_ms, tumour.t1_ms),
+        times(liver.t2_ms, tumour.t2_ms),
+        times(liver.t2star_ms, tumour.t2star_ms),
+        min(1.0, between(liver.pd, tumour.pd)),
+        (a, b, c, d),
+        tumour.source,
+    )

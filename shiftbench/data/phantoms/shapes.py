@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 Box = tuple[slice, slice, slice]
-Point = Sequence[float] | np.ndarray  # (z, y, x) in mm: up, towards the back, towards the patient's left; the centre is (0, 0, 0)
+Point = (
+    Sequence[float] | np.ndarray
+)  # (z, y, x) in mm: up, towards the back, towards the patient's left; the centre is (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Supersampled voxels per axis."""
         return self.where.shape[1:]
 
     def box(self, low: Point, high: Point) -> Box:
@@ -61,10 +64,10 @@ def warped_grid(
     total = np.zeros((3, *(len(a) for a in axes)), np.float32)
     for distance, sd in scales:
         total += _smooth_field(axes, distance, sd, rng)
-    reach = tuple(float(np.abs(u).max()) for u in total)
+    z, y, x = (float(np.abs(u).max()) for u in total)
     for i, axis in enumerate(axes):
         total[i] += axis.astype(np.float32).reshape([-1 if j == i else 1 for j in range(3)])
-    return Grid(tuple(axes), total, reach)
+    return Grid((axes[0], axes[1], axes[2]), total, (z, y, x))
 
 
 def _smooth_field(axes: list[np.ndarray], distance: float, sd: float, rng: np.random.Generator) -> np.ndarray:

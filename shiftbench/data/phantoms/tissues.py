@@ -63,13 +63,13 @@ def mix(parts: Iterable[tuple[Tissue, float]], source: str) -> Tissue:
     parts = list(parts)
     total = sum(share for _, share in parts)
 
-    def rate(name: str, i: int) -> float:
-        return total / sum(share / getattr(tissue, name)[i] for tissue, share in parts)
+    def time(name: str) -> tuple[float, float]:
+        low, high = (total / sum(share / getattr(tissue, name)[i] for tissue, share in parts) for i in (0, 1))
+        return low, high
 
-    times = [(rate(name, 0), rate(name, 1)) for name in ("t1_ms", "t2_ms", "t2star_ms")]
     pd = sum(share * tissue.pd for tissue, share in parts) / total
-    hu = [sum(share * tissue.hu[i] for tissue, share in parts) / total for i in range(len(PHASES))]
-    return Tissue(*times, pd, tuple(hu), source)
+    a, b, c, d = (sum(share * tissue.hu[i] for tissue, share in parts) / total for i in range(len(PHASES)))
+    return Tissue(time("t1_ms"), time("t2_ms"), time("t2star_ms"), pd, (a, b, c, d), source)
 
 
 def vary(tissue: Tissue, rng: np.random.Generator, *, times: float, hu: float) -> Tissue:
@@ -78,10 +78,19 @@ def vary(tissue: Tissue, rng: np.random.Generator, *, times: float, hu: float) -
     Both field strengths move together, as they are of one patient.
     """
     t1, t2, t2star, pd, shift = rng.standard_normal(5)
-    one = [math.exp(times * t1), math.exp(times * t2), math.exp(0.8 * times * t2star)]
-    pairs = [tuple(v * f for v in pair) for pair, f in zip(tissue[:3], one, strict=True)]
-    density = min(1.0, tissue.pd * math.exp(0.5 * times * pd))
-    return Tissue(*pairs, density, tuple(v + hu * shift for v in tissue.hu), tissue.source)
+
+    def scaled(pair: tuple[float, float], by: float) -> tuple[float, float]:
+        return pair[0] * math.exp(times * by), pair[1] * math.exp(times * by)
+
+    a, b, c, d = (value + hu * shift for value in tissue.hu)
+    return Tissue(
+        scaled(tissue.t1_ms, t1),
+        scaled(tissue.t2_ms, t2),
+        scaled(tissue.t2star_ms, 0.8 * t2star),
+        min(1.0, tissue.pd * math.exp(0.5 * times * pd)),
+        (a, b, c, d),
+        tissue.source,
+    )
 
 
 def value_table(tissues: Iterable[Tissue]) -> dict[str, np.ndarray]:

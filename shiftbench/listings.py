@@ -1,0 +1,69 @@
+"""What `shiftbench list` prints; nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shiftbench.data.describe import load_description
+from shiftbench.domains import LOADERS
+from shiftbench.methods import describe_methods
+from shiftbench.metrics import SCORERS
+from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
+from shiftbench.spec import content_root, load_scenario, read_toml, scenario_files, suite_files
+
+Lines = list[tuple[str, ...]]
+
+
+def scenarios() -> tuple[tuple[str, ...], Lines]:
+    """Suites, then scenarios, with the question each asks."""
+    lines: Lines = []
+    for name, path in suite_files().items():
+        suite = read_toml(path)
+        lines.append((name, "suite", ", ".join(suite.get("scenarios", [])), str(suite.get("question", ""))))
+    for name in scenario_files():
+        scenario = load_scenario(name)
+        lines.append((name, f"{scenario.dimension}, {scenario.budget}", scenario.dataset, scenario.question))
+    return ("name", "kind", "data", "question"), lines
+
+
+def methods() -> tuple[tuple[str, ...], Lines]:
+    """Variants of the shipped methods by track."""
+    infos = sorted(describe_methods(), key=lambda info: (info.track, info.name))
+    return ("name", "track", "episode", "method"), [(i.name, i.track, i.episode, i.summary) for i in infos]
+
+
+def shifts() -> tuple[tuple[str, ...], Lines]:
+    """Acquisition operators, population operators and protocol rules with their levels."""
+    lines: Lines = []
+    for op in [*OPERATORS.values(), *POPULATIONS.values()]:
+        family = str(getattr(op, "family", "population"))
+        levels = ", ".join(f"{v:g}" for v in op.levels)
+        lines.append((op.name, family, op.parameter, op.unit, levels))
+    for rule in PROTOCOLS.values():
+        values = rule.choices or tuple(f"{v:g}" for v in rule.levels or ())
+        lines.append((rule.name, "annotation", rule.parameter, rule.unit, ", ".join(values)))
+    return ("name", "family", "parameter", "unit", "levels 1-5, or values"), lines
+
+
+def metrics() -> tuple[tuple[str, ...], Lines]:
+    """Scorers with unit, direction and the rule for undefined cases."""
+    lines = [(name, s.unit, s.direction, s.definition, s.undefined) for name, s in SCORERS.items()]
+    return ("name", "unit", "better", "definition", "undefined cases"), lines
+
+
+def datasets() -> tuple[tuple[str, ...], Lines]:
+    """Phantoms and described folders."""
+    lines: Lines = [(name, "synthetic, embedded", "Apache-2.0", "") for name in LOADERS]
+    for path in sorted((content_root() / "scenarios" / "datasets").glob("*.toml")):
+        d = load_description(path)
+        lines.append((d.name, f"{d.layout}, {d.modality}", d.licence, d.citation))
+    return ("name", "kind", "licence", "citation"), lines
+
+
+TABLES: dict[str, Callable[[], tuple[tuple[str, ...], Lines]]] = {
+    "scenarios": scenarios,
+    "methods": methods,
+    "shifts": shifts,
+    "metrics": metrics,
+    "datasets": datasets,
+}

@@ -1,0 +1,90 @@
+"""Contact sheets: one shift at its severities, or every target of a scenario, on the same patients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from shiftbench.errors import NotApplicable, SpecError, nearest
+from shiftbench.materialise import acquired, drawn
+from shiftbench.plan import Options, acquisition_steps, dataset_ref, population_of, source_acquisition
+from shiftbench.report.planes import picture, plane, richest
+from shiftbench.report.sheet import Cell, contact_sheet
+from shiftbench.shifts import OPERATORS, POPULATIONS
+from shiftbench.spec import Scenario, Step, Target
+from shiftbench.types import Dataset, Family
+
+SHOWN = ("snr", "inu_percent", "nrmse", "edge_fwhm_mm")  # measured quantities that a caption may hold, at most two
+
+
+def severities(scenario: Scenario, operator: str, options: Options, *, patients: int = 3) -> Figure:
+    """Severities 0 to 5 of one operator (rows) on a few patients of the scenario's source (columns).
+
+    Raises:
+        SpecError: no such acquisition or population operator.
+    """
+    if operator not in OPERATORS and operator not in POPULATIONS:
+        raise SpecError(f"unknown shift '{operator}'", remedy=nearest(operator, [*OPERATORS, *POPULATIONS]))
+    kind = "acquisition" if operator in OPERATORS else "population"
+    targets = [None] + [
+        Target(name=str(level), family=Family.ACQUISITION, **{kind: (Step(operator=operator, levels=(level,)),)})
+        for level in range(1, 6)
+    ]
+    entry = OPERATORS.get(operator) or POPULATIONS[operator]
+    values = [entry.identity, *entry.levels]
+    labels = [f"severity {i}\n{value:g} {entry.unit}" for i, value in enumerate(values)]
+    title = f"{operator.replace('_', ' ')}: {entry.parameter}"
+    return _sheet(scenario, targets, labels, options, patients, title, f"{scenario.dataset}, source '{scenario.source[0].name}'")
+
+
+def targets_of(scenario: Scenario, options: Options, *, patients: int = 3) -> Figure:
+    """The source and every target of a scenario (rows) on a few patients (columns), each with its own reference."""
+    targets = [None, *(t for t in scenario.targets() if t.dataset is None)]
+    labels = [scenario.source[0].name, *(f"{t.name}\n({t.family})" for t in targets if t)]
+    return _sheet(scenario, targets, labels, options, patients, scenario.name, scenario.question)
+
+
+def _sheet(
+    scenario: Scenario,
+    targets: Sequence[Target | None],
+    labels: Sequence[str],
+    options: Options,
+    patients: int,
+    title: str,
+    subtitle: str,
+) -> Figure:
+    source = scenario.source[0]
+    dataset = dataset_ref(scenario, source.dataset or scenario.dataset, options).open()
+    chosen = list({info.patient_id: info.case_id for info in dataset.cases()}.values())[:patients]
+    at = [richest(dataset.anatomy(case, dict(source.population)).fine) for case in chosen]
+    rows = [[_cell(scenario, dataset, case, z, target) for case, z in zip(chosen, at, strict=True)] for target in targets]
+    return contact_sheet(
+        rows, title, subtitle, row_labels=labels, column_labels=chosen, structures=list(scenario.structures)
+    )
+
+
+def _cell(scenario: Scenario, dataset: Dataset, case: str, z: int, target: Target | None) -> Cell:
+    source = scenario.source[0]
+    anatomy = dataset.anatomy(case, population_of(source, target))
+    acquisition = source_acquisition(source, dataset, scenario.name)
+    try:
+        image, measured = acquired(anatomy, dataset.digest, acquisition, acquisition_steps(target), scenario.domain_seed)
+    except NotApplicable as reason:
+        return Cell(None, reason=str(reason))
+    structures = list(scenario.structures)
+    protocols = [source.protocol] + ([{**source.protocol, **target.protocol}] if target and target.protocol else [])
+    references = [
+        ("reference" if i == 0 else "under this protocol", plane(drawn(anatomy, dataset, structures, protocol), z))
+        for i, protocol in enumerate(protocols)
+    ]
+    spacing = anatomy.geometry.spacing
+    return Cell(picture(image, z), references, None if spacing is None else tuple(spacing[-2:]), _caption(measured))
+
+
+def _caption(measured: Mapping[str, Any]) -> str:
+    words = {"snr": "SNR {:.1f}", "inu_percent": "non-uniformity {:.0f} %", "nrmse": "change {:.1%}", "edge_fwhm_mm": "edge {:.1f} mm"}
+    known = [words[name].format(measured[name]) for name in SHOWN if name in measured and np.isfinite(measured[name])]
+    return ", ".join(known[:2])

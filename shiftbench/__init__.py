@@ -1,1 +1,25 @@
 """ShiftBench: medical image segmentation under domain shift."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shiftbench import metrics, shifts
+    from shiftbench.run import read_rows, run
+    from shiftbench.spec import load_scenario
+
+__version__ = "0.1.0"
+__all__ = ["load_scenario", "metrics", "read_rows", "run", "shifts"]
+
+_FUNCTIONS = {"load_scenario": "shiftbench.spec", "run": "shiftbench.run", "read_rows": "shiftbench.run"}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported at first use so that the command line starts fast."""
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    if name in ("metrics", "shifts"):
+        return importlib.import_module(f"shiftbench.{name}")
+    raise AttributeError(f"module 'shiftbench' has no attribute '{name}'")

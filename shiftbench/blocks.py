@@ -88,16 +88,21 @@ def use_batch_statistics_(model: nn.Module) -> None:
         layer.running_mean = layer.running_var = layer.num_batches_tracked = None
 
 
+def _running(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
+    assert layer.running_mean is not None and layer.running_var is not None  # batch_norm_layers asks for them
+    return layer.running_mean, layer.running_var
+
+
 def statistics(model: nn.Module) -> Statistics:
     """Copies of the running mean and variance of every batch-norm layer."""
-    return [(layer.running_mean.clone(), layer.running_var.clone()) for layer in batch_norm_layers(model)]
+    return [(mean.clone(), variance.clone()) for mean, variance in map(_running, batch_norm_layers(model))]
 
 
 def set_statistics_(model: nn.Module, values: Statistics) -> None:
     """Writes what `statistics` returned."""
-    for layer, (mean, variance) in zip(batch_norm_layers(model), values, strict=True):
-        layer.running_mean.copy_(mean)
-        layer.running_var.copy_(variance)
+    for layer, new in zip(batch_norm_layers(model), values, strict=True):
+        for tensor, value in zip(_running(layer), new, strict=True):
+            tensor.copy_(value)
 
 
 class _Moments:
@@ -105,8 +110,8 @@ class _Moments:
 
     def __init__(self, layer: _BatchNorm, keep: float):
         self.layer, self.keep = layer, keep
-        self.source = layer.running_mean.double(), layer.running_var.double()
-        self.count, self.total, self.squares = 0, 0.0, 0.0
+        self.source = [tensor.double() for tensor in _running(layer)]
+        self.count, self.total, self.squares = 0, *(torch.zeros_like(tensor) for tensor in self.source)
 
     def see(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].detach()
@@ -124,8 +129,8 @@ class _Moments:
         self.write_(mean, (self.squares / self.count - mean**2).clamp_min(0.0))
 
     def write_(self, mean: Tensor, variance: Tensor) -> None:
-        self.layer.running_mean.copy_(self.keep * self.source[0] + (1 - self.keep) * mean)
-        self.layer.running_var.copy_(self.keep * self.source[1] + (1 - self.keep) * variance)
+        for tensor, old, new in zip(_running(self.layer), self.source, (mean, variance), strict=True):
+            tensor.copy_(self.keep * old + (1 - self.keep) * new)
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ class DatasetRef:
                 raise SpecError(f"unknown phantom '{self.name}'", remedy=nearest(self.name, LOADERS))
             size = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in self.phantom.items()}
             return LOADERS[self.name](**size)
-        return FolderDataset(load_description(Path(self.description)), Path(self.root))
+        return FolderDataset(load_description(self.description, Path(self.description).parent), Path(self.root))
 
     def payload(self) -> dict[str, Any]:
         """JSON-able form."""

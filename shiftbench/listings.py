@@ -55,7 +55,7 @@ def datasets() -> tuple[tuple[str, ...], Lines]:
     """Phantoms and described folders."""
     lines: Lines = [(name, "synthetic, embedded", "Apache-2.0", "") for name in LOADERS]
     for path in sorted((content_root() / "scenarios" / "datasets").glob("*.toml")):
-        d = load_description(path)
+        d = load_description(path, path.parent)
         lines.append((d.name, f"{d.layout}, {d.modality}", d.licence, d.citation))
     return ("name", "kind", "licence", "citation"), lines
 

@@ -6,32 +6,26 @@ Nothing here imports torch; loading a method's file does.
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib
 import importlib.metadata
 import importlib.util
-import math
 import re
 import sys
 import traceback
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from shiftbench.contract import GRANTS, REQUIREMENTS
 from shiftbench.errors import MethodError, nearest
+from shiftbench.overrides import overridden, split_overrides
 from shiftbench.spec import content_root
 from shiftbench.types import Episode, Method, Track
 
 ENTRY_POINTS = "shiftbench.methods"
-FIXED_FIELDS = ("track", "episode", "requires")  # what a leaderboard relies on is not overridden
-BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -111,7 +105,7 @@ def load_methods(spec: str) -> dict[str, LoadedMethod]:
     Raises:
         MethodError: unknown name, or a file, variant or override that cannot be used.
     """
-    base, overrides = _split(spec)
+    base, overrides = split_overrides(spec)
     path, module, wanted = _located(base)
     variants = _variants(path, module)
     chosen = variants if wanted is None else {wanted: variants[wanted]}
@@ -125,7 +119,7 @@ def locate_method(spec: str) -> Path:
     Raises:
         MethodError: unknown name, or no such file.
     """
-    path, _, _ = _located(_split(spec)[0])
+    path, _, _ = _located(split_overrides(spec)[0])
     if not path.is_file():
         raise MethodError("no such file", where=path, remedy="check the path")
     return path
@@ -134,22 +128,6 @@ def locate_method(spec: str) -> Path:
 def describe_methods(root: Path | None = None) -> list[MethodInfo]:
     """Name, track, episode and first line of every shipped variant, read from the source without importing it."""
     return [info for path in shipped_methods(root).values() for info in _described(path)]
-
-
-def _split(spec: str) -> tuple[str, dict[str, str]]:
-    """Base and overrides of "base:field=value,field=value"; a path may hold colons of its own."""
-    match = re.fullmatch(r"(?P<base>.+?):(?P<pairs>[A-Za-z_]\w*=[^:]*)", spec)
-    if match is None:
-        return spec, {}
-    overrides: dict[str, str] = {}
-    for pair in match["pairs"].split(","):
-        field, equals, value = (part.strip() for part in pair.partition("="))
-        if not (field and equals and value):
-            raise MethodError(f"'{pair}' is not an override", where=spec, remedy="write NAME:field=value,field=value")
-        if field in overrides:
-            raise MethodError(f"the field '{field}' is given twice", where=spec, remedy="give it once")
-        overrides[field] = value
-    return match["base"], overrides
 
 
 def _located(base: str) -> tuple[Path, str | None, str | None]:
@@ -183,53 +161,9 @@ def _module_file(module: str) -> Path:
 
 def _loaded(variant: str, method: Method, path: Path, module: str | None, overrides: Mapping[str, str]) -> LoadedMethod:
     """`method` with `overrides` set, under its leaderboard key."""
-    values = {field: _parsed(method, field, text, path) for field, text in sorted(overrides.items())}
-    name = variant + (":" + ",".join(f"{k}={_shown(v)}" for k, v in values.items()) if values else "")
-    try:
-        method = dataclasses.replace(method, **values) if values else method  # type: ignore[type-var]
-    except (TypeError, ValueError) as error:
-        raise MethodError(f"'{name}' cannot be made: {error}", where=path, remedy="change the override") from None
+    method, suffix = overridden(method, overrides, path)
     pairs = tuple(sorted(overrides.items()))
-    return LoadedMethod(name, method, path, _version(path, module), variant, pairs, module)
-
-
-def _shown(value: object) -> str:
-    return str(value.value if isinstance(value, Enum) else value)
-
-
-def _parsed(method: Method, field: str, text: str, path: Path) -> object:
-    """`text` as a value of the dataclass field's type."""
-    known = [f.name for f in dataclasses.fields(method) if f.init and f.name not in FIXED_FIELDS]  # type: ignore[arg-type]
-    if field in FIXED_FIELDS:
-        raise MethodError(f"the field '{field}' cannot be overridden", where=path, remedy=f"may be: {', '.join(known)}")
-    if field not in known:
-        raise MethodError(f"unknown field '{field}'", where=path, remedy=nearest(field, known))
-    kind = typing.get_type_hints(type(method))[field]
-    try:
-        return _value_of(kind, text)
-    except (KeyError, TypeError, ValueError):
-        words = getattr(kind, "__name__", str(kind)).replace("typing.", "")
-        raise MethodError(f"'{field}={text}' is not a value of type {words}", where=path, remedy="change it") from None
-
-
-def _value_of(kind: Any, text: str) -> object:
-    if get_origin(kind) in (typing.Union, types.UnionType):
-        options = get_args(kind)
-        if type(None) in options and text.lower() == "none":
-            return None
-        return _value_of(next(o for o in options if o is not type(None)), text)
-    if get_origin(kind) is Literal:
-        found = [option for option in get_args(kind) if str(option) == text]
-        if not found:
-            raise ValueError(text)
-        return found[0]
-    if kind is bool:
-        return BOOLEANS[text.lower()]
-    if kind is float and not math.isfinite(float(text)):
-        raise ValueError(text)
-    if kind in (int, float, str) or (isinstance(kind, type) and issubclass(kind, Enum)):
-        return kind(text)
-    raise TypeError(kind)
+    return LoadedMethod(variant + suffix, method, path, _version(path, module), variant, pairs, module)
 
 
 def _version(path: Path, module: str | None) -> str:
@@ -300,14 +234,15 @@ def _variants(path: Path, module: str | None) -> dict[str, Method]:
     return dict(variants)
 
 
-def _check_contract(name: str, method: object, path: Path) -> None:
+def _check_contract(name: str, method: Any, path: Path) -> None:
     """Raises MethodError for the first thing a method must have and has not."""
     where = f"{path}, '{name}'"
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise MethodError("not a name for a leaderboard", where=where, remedy="use letters, digits, '_', '.' and '-'")
     if not callable(getattr(method, "adapt", None)):
         raise MethodError("has no 'adapt'", where=where, remedy="write adapt(self, model, access, *, rng) -> Predictor")
-    if not (dataclasses.is_dataclass(method) and type(method).__dataclass_params__.frozen):  # type: ignore[attr-defined]
+    parameters = getattr(type(method), "__dataclass_params__", None)
+    if parameters is None or not parameters.frozen:
         raise MethodError(
             "is not a frozen dataclass", where=where, remedy="write @dataclass(frozen=True) above the class"
         )
@@ -315,17 +250,14 @@ def _check_contract(name: str, method: object, path: Path) -> None:
         if not isinstance(getattr(method, key, None), kind):
             remedy = f"add '{key}: {kind.__name__} = {kind.__name__}.{next(iter(kind)).name}' or another of them"
             raise MethodError(f"has no '{key}' of type {kind.__name__}", where=where, remedy=remedy)
-    if method.track not in GRANTS:  # type: ignore[attr-defined]
+    if method.track not in GRANTS:
         known = sorted(GRANTS)
-        raise MethodError(f"the track '{method.track}' is not run", where=where, remedy=f"run: {', '.join(known)}")  # type: ignore[attr-defined]
-    unknown = [r for r in getattr(method, "requires", ()) if r not in REQUIREMENTS]
-    if unknown or not isinstance(getattr(method, "requires", None), tuple):
-        remedy = nearest(str(unknown[0]), REQUIREMENTS) if unknown else "add 'requires: tuple[str, ...] = ()'"
-        raise MethodError(
-            f"'requires' has an unknown entry {unknown}" if unknown else "has no tuple 'requires'",
-            where=where,
-            remedy=remedy,
-        )
+        raise MethodError(f"the track '{method.track}' is not run", where=where, remedy=f"run: {', '.join(known)}")
+    if not isinstance(getattr(method, "requires", None), tuple):
+        raise MethodError("has no tuple 'requires'", where=where, remedy="add 'requires: tuple[str, ...] = ()'")
+    unknown = [str(name) for name in method.requires if name not in REQUIREMENTS]
+    if unknown:
+        raise MethodError(f"'requires' has '{unknown[0]}'", where=where, remedy=nearest(unknown[0], REQUIREMENTS))
 
 
 def _described(path: Path) -> list[MethodInfo]:
@@ -336,33 +268,28 @@ def _described(path: Path) -> list[MethodInfo]:
         raise MethodError(f"line {error.lineno} is not valid Python", where=path, remedy="mend this line") from None
     summary = (ast.get_docstring(tree) or "").strip().partition("\n")[0]
     kinds = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Method"]
-    defaults = {
-        s.target.id: _member(s.value)
-        for kind in kinds
-        for s in kind.body
-        if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name) and s.value is not None
-    }
-    found: dict[str, dict[str, str]] = {}
+    annotated = [s for kind in kinds for s in kind.body if isinstance(s, ast.AnnAssign)]
+    defaults = {s.target.id: _member(s.value) for s in annotated if isinstance(s.target, ast.Name)}
+    calls = _variant_calls(tree) or ({path.stem: []} if kinds else {})
+    described = []
+    for name, keywords in calls.items():
+        given = defaults | {k.arg: _member(k.value) for k in keywords if k.arg}
+        described.append(MethodInfo(name, path, given.get("track", ""), given.get("episode", ""), summary))
+    return described
+
+
+def _variant_calls(tree: ast.Module) -> dict[str, list[ast.keyword]]:
+    """Keys of the literal VARIANTS and the keyword arguments of the calls that are its values."""
     for node in tree.body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        if any(isinstance(t, ast.Name) and t.id == "VARIANTS" for t in targets) and isinstance(node.value, ast.Dict):
-            for key, value in zip(node.value.keys, node.value.values, strict=True):
-                if isinstance(key, ast.Constant) and isinstance(value, ast.Call):
-                    found[str(key.value)] = {k.arg: _member(k.value) for k in value.keywords if k.arg}
-    if not found and kinds:
-        found[path.stem] = {}
-    return [
-        MethodInfo(
-            name,
-            path,
-            given.get("track", defaults.get("track", "")),
-            given.get("episode", defaults.get("episode", "")),
-            summary,
-        )
-        for name, given in found.items()
-    ]
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Dict):
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any(isinstance(t, ast.Name) and t.id == "VARIANTS" for t in targets):
+            pairs = zip(node.value.keys, node.value.values, strict=True)
+            return {
+                str(k.value): v.keywords for k, v in pairs if isinstance(k, ast.Constant) and isinstance(v, ast.Call)
+            }
+    return {}
 
 
 def _member(node: ast.expr | None) -> str:

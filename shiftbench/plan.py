@@ -137,7 +137,7 @@ def dataset_ref(scenario: Scenario, name: str, options: Options) -> DatasetRef:
         raise SpecError(
             f"unknown dataset '{name}'", where=scenario.name, remedy=nearest(name, [*domains.LOADERS, *known])
         )
-    description: Description = load_description(path)
+    description: Description = load_description(path, path.parent)
     root = locate(description.name, description, named=options.folders, roots=options.roots)
     return DatasetRef(name, description=str(path), root=str(root))
 

@@ -32,6 +32,7 @@ class RunProgress:
             self._start(graph)
         elif event == "end" and outcome is not None:
             self._count(outcome)
+        if event in ("end", "tick"):
             self._show(running)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,40 @@ from shiftbench.spec import Scenario, load_scenario, load_suite
 from shiftbench.store import Store, read_json, write_json
 from shiftbench.types import Row, Status, Track
 
+ROWS = "rows.csv.gz"
 COLUMNS = list(Row.__dataclass_fields__)
 RECORDED = ("shiftbench", "torch", "monai", "numpy", "scipy", "scikit-image", "edt")
 Data = Mapping[str, str | Path] | str | Path | Sequence[str] | None
 Observer = Callable[[str, Plan, Sequence[Task], Outcome | None], None]  # event, plan, tasks under way, what ended
 
 
-def run(
+@dataclass(frozen=True)
+class Prepared:
+    """A run that has been planned and whose folder is open: what there is to do, and where results go."""
+
+    name: str
+    graph: Plan
+    store: Store
+    jobs: int
+    threads: int
+
+    def finished(self) -> bool:
+        """Whether every task is in the store."""
+        return all(self.store.done(t.kind, t.key) for t in self.graph.tasks.values())
+
+    def digest(self) -> str:
+        """Changes whenever other rows would come out."""
+        return digest("run", [[dict(u.row), [list(f[:2]) for f in u.folds]] for u in self.graph.units])
+
+    def rows(self, observer: Observer | None = None) -> pd.DataFrame:
+        """Computes what is missing, and writes and returns the rows."""
+        compute(self.graph, self.store, jobs=self.jobs, threads=self.threads, observer=observer)
+        rows = collect(self.graph, self.store)
+        write_rows(rows, self.store.root / ROWS)
+        return rows
+
+
+def prepare(
     scenario: Scenario | str | Path | Sequence[Scenario | str | Path],
     methods: Sequence[str] | None = None,
     *,
@@ -42,31 +70,10 @@ def run(
     out: str | Path | None = None,
     jobs: int | None = None,
     threads: int = 1,
-    observer: Observer | None = None,
-) -> pd.DataFrame:
-    """Runs scenarios or suites and returns one row per scenario, target, method, seed, case, structure and metric.
-
-    Args:
-        scenario: a Scenario, a TOML file, a shipped name, a suite, or several of them.
-        methods: shipped names, variants, files, each with overrides where wanted ("tent_bn:lr=1e-3"); default: the
-            suite's, or every shipped method. Source-only (`erm`) always runs beside them: drops are taken against it.
-        data: folder of real scans per dataset name, a root that is searched by name, or a list of `NAME=PATH` and roots.
-        seeds: number of seeds (0, 1, ...), instead of the scenario's.
-        backbones: instead of the scenario's.
-        device: "auto", "cpu" or "cuda".
-        out: result folder (default `shiftbench-results/<suite>`); what is in it already is not computed again.
-        jobs: tasks at a time (default: one per core).
-        threads: per task; part of every result's address, since it can change the last digit.
-        observer: told of every start and end, for progress.
-
-    Raises:
-        ShiftBenchError: a scenario, a dataset, a method or the folder cannot be used.
-    """
+) -> Prepared:
+    """Plans a run and opens its folder; the arguments are those of `run`."""
     name, scenarios, default_methods = _selected(scenario)
     root = Path(out) if out is not None else Path("shiftbench-results") / name
-    store = Store(root)
-    store.open_for({s.name: f"{s.version}:{s.digest()[:16]}" for s in scenarios})
-    cards = method_cards(methods or default_methods or list(shipped_methods()), store)
     folders, roots = places(data)
     options = Options(
         folders=folders,
@@ -76,11 +83,39 @@ def run(
         device=resolve_device(device),
         threads=threads,
     )
-    graph = plan(scenarios, cards, options, name)
-    compute(graph, store, jobs=jobs or cores(), threads=threads, observer=observer)
-    rows = collect(graph, store)
-    write_rows(rows, root / "rows.csv.gz")
-    return rows
+    store = Store(root)
+    store.open_for({s.name: f"{s.version}:{s.digest()[:16]}" for s in scenarios})
+    cards = method_cards(methods or default_methods or list(shipped_methods()), store)
+    return Prepared(name, plan(scenarios, cards, options, name), store, jobs or cores(), threads)
+
+
+def run(
+    scenario: Scenario | str | Path | Sequence[Scenario | str | Path],
+    methods: Sequence[str] | None = None,
+    *,
+    observer: Observer | None = None,
+    **choices: Any,
+) -> pd.DataFrame:
+    """Runs scenarios or suites and returns one row per scenario, target, method, seed, case, structure and metric.
+
+    Args:
+        scenario: a Scenario, a TOML file, a shipped name, a suite, or several of them.
+        methods: shipped names, variants, files, each with overrides where wanted ("tent_bn:lr=1e-3"); default: the
+            suite's, or every shipped method. Source-only (`erm`) always runs beside them: drops are taken against it.
+        observer: told of every start and end, for progress.
+        **choices: `data` (folder of real scans per dataset name, a root that is searched by name, or a list of
+            `NAME=PATH` and roots), `seeds` (number of seeds 0, 1, ... instead of the scenario's), `backbones` (instead
+            of the scenario's), `device` ("auto", "cpu", "cuda"), `out` (result folder, default
+            `shiftbench-results/<suite>`; what is in it already is not computed again), `jobs` (tasks at a time, default
+            one per core), `threads` (per task; part of every result's address, since it can change the last digit).
+
+    Returns:
+        The columns of `shiftbench.types.Row`; a failure is a row with its status. Also written to `rows.csv.gz`.
+
+    Raises:
+        ShiftBenchError: a scenario, a dataset, a method or the folder cannot be used.
+    """
+    return prepare(scenario, methods, **choices).rows(observer)
 
 
 def _selected(scenario: Any) -> tuple[str, list[Scenario], list[str]]:
@@ -170,11 +205,12 @@ def compute(graph: Plan, store: Store, *, jobs: int, threads: int, observer: Obs
         OutputError: the folder can no longer be written.
     """
     if all(store.done(t.kind, t.key) for t in graph.tasks.values()):
+        store.sweep()
         return
     engine = LocalEngine(store.root, jobs=jobs, threads=threads)
     if observer:
         observer("start", graph, [], None)
-    for outcome in engine.run(graph.tasks):
+    for outcome in engine.run(graph.tasks, tick=lambda: observer and observer("tick", graph, engine.running(), None)):
         if observer:
             observer("end", graph, engine.running(), outcome)
         if outcome.status == "fatal":
@@ -249,9 +285,9 @@ def read_rows(folder: Path) -> pd.DataFrame:
     Raises:
         OutputError: there are none.
     """
-    path = folder / "rows.csv.gz"
+    path = folder / ROWS
     if not path.is_file():
-        raise OutputError("no rows.csv.gz here", where=folder, remedy="give a folder that `shiftbench run` wrote")
+        raise OutputError(f"no {ROWS} here", where=folder, remedy="give a folder that `shiftbench run` wrote")
     return pd.read_csv(path, dtype={"method_version": str, "case": str, "patient": str, "detail": str}, low_memory=False)
 
 

@@ -50,7 +50,11 @@ STRUCTURES = {"liver": 0.91, "tumour": 0.72}
 
 
 def make_rows(
-    *, patients: int = 24, seeds: Iterable[int] = (0,), methods: Iterable[str] = tuple(METHODS), backbone: str = "unet_bn"
+    *,
+    patients: int = 24,
+    seeds: Iterable[int] = (0,),
+    methods: Iterable[str] = tuple(METHODS),
+    backbone: str = "unet_bn",
 ) -> pd.DataFrame:
     """One row per method, domain, patient, seed, structure and metric (dsc and nsd)."""
     rows = []

@@ -136,14 +136,18 @@ def test_adabn_on_source_like_cases_keeps_statistics_and_dice(tiny):
         return SHIPPED["adabn"].method.adapt(model, access, rng=generator(0)), model
 
     n = 12
-    one, other = (_cases(name, SHAPES[2], n, gamma=1.0) for name in ("one", "other"))
-    (predict, model), (predict_other, model_other) = with_statistics_of(one.images), with_statistics_of(other.images)
+    one, other, shifted = (_cases(name, SHAPES[2], n, gamma=g) for name, g in (("one", 1), ("other", 1), ("bent", 3)))
+    predict, model = with_statistics_of(one.images)
     single = [blocks.statistics(with_statistics_of([image])[1]) for image in one.images]
-    within = []
-    for layer, (means, others) in enumerate(zip(blocks.statistics(model), blocks.statistics(model_other), strict=True)):
-        standard_error = torch.stack([case[layer][0] for case in single]).std(0) * (2 / n) ** 0.5
-        within.append((means[0] - others[0]).abs() <= 3 * standard_error + 1e-6)
-    assert float(torch.cat(within).float().mean()) > 0.97
+    errors = [torch.stack([case[i][0] for case in single]).std(0) * (2 / n) ** 0.5 for i in range(len(single[0]))]
+
+    def standard_errors_away(images):
+        _, model_other = with_statistics_of(images)
+        means = zip(blocks.statistics(model), blocks.statistics(model_other), errors, strict=True)
+        return float(torch.cat([(a[0] - b[0]) / error for a, b, error in means]).square().mean().sqrt())
+
+    predict_other, _ = with_statistics_of(other.images)
+    assert standard_errors_away(other.images) < 3 < standard_errors_away(shifted.images)
     assert abs(mean_dice(predict, tiny.source_val) - mean_dice(predict_other, tiny.source_val)) < 0.005
 
 

@@ -201,7 +201,7 @@ def test_what_is_described_without_running_is_what_is_loaded():
 
 
 def test_describing_methods_does_not_import_torch():
-    code = "import sys; from shiftbench.methods import describe_methods as d; assert d(); assert 'torch' not in sys.modules"
+    code = "import sys; from shiftbench.methods import describe_methods as d; assert d() and 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 

@@ -91,6 +91,10 @@ def test_shape_and_dtype_are_kept_and_the_input_is_left_alone(name, case, level)
     assert image.tobytes() == before.tobytes()
     if out is None:
         return
+    tensor = torch.from_numpy(image.copy())
+    result = apply(name, tensor, severity=level, spacing_mm=spacing, seed=seed)
+    result += 1  # the result is no view of the input
+    assert tensor.numpy().tobytes() == before.tobytes()
     assert out.shape == shape and out.dtype == np.float32 and np.isfinite(out).all()
     with_channel = apply(name, image[None], severity=level, spacing_mm=spacing, seed=seed)
     assert with_channel.shape == (1, *shape) and with_channel[0].tobytes() == out.tobytes()

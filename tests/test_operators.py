@@ -241,11 +241,12 @@ def test_in_plane_resolution_is_exact_at_the_native_size_and_keeps_the_mean():  
 def test_in_plane_resolution_is_a_cut_in_mm_along_each_axis():
     y, x = np.arange(64)[:, None] * 0.5, np.arange(64)[None] * 1.0
     kept, lost = np.cos(2 * np.pi * y / 8), np.cos(2 * np.pi * x * 18 / 64)  # periods of 8 mm and 3.6 mm
-    image = (100 + 20 * kept + 20 * lost).astype(np.float32)
+    finer = np.cos(2 * np.pi * y * 12 / 32)  # 2.7 mm: lost at 1.5 mm and above, kept if the cut were in pixels
+    image = (100 + 20 * kept + 20 * lost + 20 * finer).astype(np.float32)
     out = apply("in_plane_resolution", image, value=2.0, spacing_mm=(0.5, 1.0))
     assert np.allclose(out, 100 + 20 * kept, atol=0.01)
     both = apply("in_plane_resolution", image, value=1.5, spacing_mm=(0.5, 1.0))
-    assert np.allclose(both, image, atol=0.01)
+    assert np.allclose(both, 100 + 20 * kept + 20 * lost, atol=0.01)
 
 
 def test_in_plane_resolution_refuses_finer_pixels_than_there_are():

@@ -75,12 +75,14 @@ def test_a_larger_lesion_load_keeps_everything_but_the_tumours():
     assert many.instances.max() >= few.instances.max()
 
 
-def test_expected_tumour_volume_grows_with_the_load():
-    volumes = []
+def test_number_and_volume_of_tumours_grow_with_the_load():
+    volumes, counts = [], []
     for load in (0.25, 1.0, 4.0):
         anatomies = [SMALL.anatomy(c.case_id, {"lesion_load": load, "empty_prevalence": 0.0}) for c in SMALL.cases()]
         volumes.append(sum(np.count_nonzero(a.fine == INDEX["tumour"]) for a in anatomies))
+        counts.append([a.attributes["tumours"] for a in anatomies])
     assert 1.3 * volumes[0] < volumes[1] and 1.3 * volumes[1] < volumes[2]
+    assert np.all(np.diff(counts, axis=0) >= 0) and sum(counts[0]) < sum(counts[1]) < sum(counts[2])
 
 
 def test_habitus_adds_fat_outside_and_changes_no_organ():

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Listener, wait
 from pathlib import Path
@@ -65,8 +65,8 @@ class LocalEngine:
         self.listener = Listener(None, authkey=self.secret)
         self.workers: list[_Worker] = []
 
-    def run(self, tasks: Mapping[str, Task]) -> Iterator[Outcome]:
-        """Outcomes of all tasks that are not in the store yet, as they end.
+    def run(self, tasks: Mapping[str, Task], *, tick: Callable[[], object] = lambda: None) -> Iterator[Outcome]:
+        """Outcomes of all tasks that are not in the store yet, as they end; `tick` is called a few times a second.
 
         Raises:
             OutputError: through the caller, when an outcome says that the folder can no longer be written.
@@ -78,6 +78,7 @@ class LocalEngine:
             while waiting or any(w.task for w in self.workers):
                 yield from self._drop_orphans(waiting, failed)
                 self._start_ready(waiting, urgency)
+                tick()
                 for outcome in self._ended():
                     if not outcome.ok:
                         failed[outcome.task.id] = outcome.cause

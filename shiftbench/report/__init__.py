@@ -1,1 +1,1 @@
-
+"""What is made of rows: leaderboard tables, figures, contact sheets."""

@@ -17,9 +17,8 @@ from shiftbench.report.leaderboard import leaderboard
 from shiftbench.report.matrix import transfer_matrix
 from shiftbench.report.sheet import Example, example_page
 from shiftbench.report.style import save
-from shiftbench.report.tables import FAMILY_NAMES, TRACK_NAMES, label, number
+from shiftbench.report.tables import FAMILY_NAMES, TRACK_NAMES, UNCOMPARABLE, label, number
 from shiftbench.robustness.constants import ORACLE, SOURCE_ONLY
-from shiftbench.robustness.headline import LABELLED_TRACKS
 from shiftbench.shifts.operators import OPERATORS
 from shiftbench.types import Family
 
@@ -81,11 +80,16 @@ def severity_curves(rows: pd.DataFrame, *, methods: Sequence[str] = ()) -> Figur
     """
     curves = robustness.severity_curves(rows)
     _refuse_several_runs(curves)
-    curves = curves[curves["operator"].map(lambda name: name not in OPERATORS or OPERATORS[name].family != Family.CONTROL)]
+    curves = curves[
+        curves["operator"].map(lambda name: name not in OPERATORS or OPERATORS[name].family != Family.CONTROL)
+    ]
     curves = curves.assign(label=[label(m, k) for m, k in zip(curves["method"], curves["k"], strict=True)])
-    marks = style.marks(curves["label"])
-    chosen = [name for name in methods if name in marks] or list(marks)[:MOST_LINES]
-    panels = [p for _, p in curves[curves["label"].isin(chosen)].groupby(["scenario", "operator"]) if len(_settings(p)) > 2]
+    known = sorted(set(curves["label"]))
+    chosen = [name for name in methods if name in known] or known[:MOST_LINES]
+    marks = style.marks(chosen)
+    panels = [
+        p for _, p in curves[curves["label"].isin(chosen)].groupby(["scenario", "operator"]) if len(_settings(p)) > 2
+    ]
     if not panels:
         return None
     columns = min(PANELS, len(panels))
@@ -131,7 +135,10 @@ def _draw_panel(axes: Axes, panel: pd.DataFrame, methods: Sequence[str], marks: 
     operator = OPERATORS.get(first["operator"])
     name = operator.parameter.split(",")[0] if operator else first["operator"].replace("_", " ")
     unit = next((str(u) for u in settings["unit"] if pd.notna(u) and u), "")
-    ticks = ["source" if level == 0 else f"{value:g}" for level, value in zip(settings["level"], settings["value"], strict=True)]
+    ticks = [
+        "source" if level == 0 else f"{value:g}"
+        for level, value in zip(settings["level"], settings["value"], strict=True)
+    ]
     axes.set_xticks(settings["x"], ticks)
     axes.set_xlabel(unit if name in unit else f"{name} ({unit})" if unit else f"{name} (no unit)")
     axes.set_title(first["scenario"], loc="left")
@@ -159,22 +166,28 @@ def leaderboard_picture(table: pd.DataFrame) -> Figure:
     pooled = table[table["scope"].isin(["overall", "family"])]
     families = [name for name in FAMILY_NAMES if (pooled["family"] == name).any()]
     lines = _picture_lines(pooled)
+    notes = _picture_notes(table)
+    top, foot = 0.68 + 0.155 * len(notes), 0.55  # inches
+    height = top + 0.215 * (len(lines) + 0.1) + foot
+    numbers = pooled[["dsc_low", "dsc_high", "dsc"]].stack()
+    limits = (numbers.min() - 0.02, min(1.0, numbers.max() + 0.02))
     with style.paper():
-        height = 0.9 + 0.215 * len(lines) + 0.55
         figure = style.new_figure(style.WIDTH, height)
         left, right, gap = 1.62 / style.WIDTH, 0.995, 0.014
-        widths = [1.7, *[1.0] * len(families)]
-        unit = (right - left - gap * len(families)) / sum(widths)
-        x, everything = left, pooled[["dsc_low", "dsc_high", "dsc"]].stack()
-        limits = (everything.min() - 0.02, min(1.0, everything.max() + 0.02))
-        for i, (family, width) in enumerate(zip(["overall", *families], widths, strict=True)):
-            axes = figure.add_axes((x, 0.55 / height, unit * width, (height - 1.45) / height))
-            own = pooled[pooled["scope"] == "overall"] if i == 0 else pooled[pooled["family"] == family]
-            _draw_dots(axes, own, lines, limits, names=i == 0)
-            axes.set_title("Overall" if i == 0 else FAMILY_NAMES[family], fontweight="bold" if i == 0 else "normal", pad=6)
-            x += unit * width + gap
+        unit = (right - left - gap * len(families)) / (1.7 + len(families))
+        x = left
+        for family in ["overall", *families]:
+            overall = family == "overall"
+            width = unit * (1.7 if overall else 1.0)
+            axes = figure.add_axes((x, foot / height, width, (height - top - foot) / height))
+            own = pooled[pooled["scope"] == "overall"] if overall else pooled[pooled["family"] == family]
+            _draw_dots(axes, own, lines, limits, names=overall)
+            axes.set_title(
+                "Overall" if overall else FAMILY_NAMES[family], fontweight="bold" if overall else None, pad=6
+            )
+            x += width + gap
         figure.supxlabel("DSC, mean over targets with 95 % interval", x=(left + right) / 2, y=0.012, fontsize=8.5)
-        _picture_heading(figure, table, height)
+        _picture_heading(figure, table, notes)
     return figure
 
 
@@ -193,45 +206,62 @@ def _picture_lines(pooled: pd.DataFrame) -> list[tuple[str, str | None]]:
 def _draw_dots(
     axes: Axes, own: pd.DataFrame, lines: Sequence[tuple[str, str | None]], limits: tuple[float, float], *, names: bool
 ) -> None:
-    marks = style.marks(name for _, name in lines if name)
+    """One column of the picture; with `names` it is the first, which has the methods' names and the numbers."""
     for name, dashes in ((SOURCE_ONLY, (0, (4, 2))), (ORACLE, (0, (1, 1.5)))):
         for value in own.loc[own["method"] == name, "dsc"].dropna():
             axes.axvline(value, color=style.MUTED, linewidth=0.8, linestyle=dashes, zorder=1)
     for y, (track, name) in enumerate(lines):
         if name is None:
             axes.axhline(y - 0.42, color=style.FAINT, linewidth=0.6, zorder=0)
-            continue
-        found = own[(own["track"] == track) & (own["label"] == name) & own["dsc"].notna()]
-        for _, row in found.iterrows():
-            colour = style.INK if name in (SOURCE_ONLY, ORACLE) else marks[name].colour
-            hollow = pd.isna(row["rank"]) and name != ORACLE
-            axes.plot([row["dsc_low"], row["dsc_high"]], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
-            face = "white" if hollow else colour
-            axes.plot(row["dsc"], y, marker="o", markersize=5, color=colour, markerfacecolor=face, linestyle="", zorder=3)
             if names:
-                axes.text(0.985, y, number(row["dsc"]), transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8)
-    span = limits[1] - limits[0]
-    axes.set_xlim(limits[0], limits[1] + (0.3 * span if names else 0.0))
-    axes.set_ylim(len(lines) - 0.5, -0.6)
+                _track_heading(axes, y, TRACK_NAMES.get(track, track))
+        else:
+            found = own[(own["track"] == track) & (own["label"] == name) & own["dsc"].notna()]
+            for _, row in found.iterrows():
+                _draw_dot(axes, y, row, numbered=names)
+    room = 0.3 * (limits[1] - limits[0]) if names else 0.0  # for the numbers
+    axes.set(xlim=(limits[0], limits[1] + room), ylim=(len(lines) - 0.5, -0.6))
     axes.spines["left"].set_visible(False)
     axes.tick_params(left=False)
     axes.xaxis.set_major_locator(style.few_ticks(5 if names else 3))
-    axes.set_yticks(range(len(lines)), [name or "" for _, name in lines] if names else [""] * len(lines))
-    for y, (track, name) in enumerate(lines):
-        if name is None and names:
-            place = {"xycoords": ("axes fraction", "data"), "xytext": (-1.54 * 72, 0), "textcoords": "offset points"}
-            text = TRACK_NAMES.get(track, track)
-            axes.annotate(text, (0, y), va="center", fontsize=8, color=style.MUTED, fontweight="bold", **place)
+    axes.set_yticks(range(len(lines)), [name or "" if names else "" for _, name in lines])
 
 
-def _picture_heading(figure: Figure, table: pd.DataFrame, height: float) -> None:
-    first = table.iloc[0]
+def _draw_dot(axes: Axes, y: int, row: pd.Series, *, numbered: bool) -> None:
+    colour = style.INK if row["method"] in (SOURCE_ONLY, ORACLE) else style.BLUE
+    hollow = pd.isna(row["rank"]) and row["method"] != ORACLE
+    axes.plot([row["dsc_low"], row["dsc_high"]], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
+    axes.plot(row["dsc"], y, "o", markersize=4.2, color=colour, markerfacecolor="white" if hollow else colour, zorder=3)
+    if numbered:
+        star = "*" if row["note"].startswith(UNCOMPARABLE) else "  "
+        place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center_baseline"}
+        axes.text(1.0, y, number(row["dsc"]) + star, fontsize=8, **place)
+
+
+def _track_heading(axes: Axes, y: int, text: str) -> None:
+    place = {"xycoords": ("axes fraction", "data"), "xytext": (-1.54 * 72, 0), "textcoords": "offset points"}
+    looks = {"color": style.MUTED, "fontsize": 8, "fontweight": "bold", "va": "center_baseline"}
+    axes.annotate(text, (0, y), bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}, **looks, **place)
+
+
+def _picture_notes(table: pd.DataFrame) -> list[str]:
+    """Lines beneath the title: what the intervals hold for, and how the marks are to be read."""
     scored = table[table["dsc"].notna()]
-    seeds, patients = scored["n_seeds"].max(), scored.loc[scored["scope"] == "overall", "n_patients"].max()
+    seeds, patients = scored["n_seeds"].max(), scored["n_patients"].max()
     held = "over patients, conditional on this trained model" if seeds == 1 else "over patients crossed with seeds"
     counted = f"{patients} patients, {seeds} seed{'s' if seeds != 1 else ''}"
-    figure.text(0.008, 1 - 0.08 / height, f"{first['backbone']}, budget {first['budget']}", fontweight="bold", fontsize=10, va="top")
     notes = [f"{counted}; intervals {held}. Dashed: source-only; dotted: oracle; hollow: not ranked."]
-    if (table["family"] == Family.ANNOTATION).any() and table["track"].isin([str(t) for t in LABELLED_TRACKS]).any():
-        notes.append("Overall weighs families equally; annotation targets enter it only for methods that see target labels.")
-    figure.text(0.008, 1 - 0.29 / height, "\n".join(notes), fontsize=8, color=style.MUTED, va="top", linespacing=1.3)
+    if (table["family"] == Family.ANNOTATION).any():
+        labelled = "annotation targets enter it only for methods that see target labels"
+        notes.append(f"Overall weighs families equally; {labelled}.")
+    if table["note"].str.startswith(UNCOMPARABLE).any():
+        notes.append("* leaves out targets on which the method is not applicable; not to be compared.")
+    return notes
+
+
+def _picture_heading(figure: Figure, table: pd.DataFrame, notes: Sequence[str]) -> None:
+    height, first = figure.get_figheight(), table.iloc[0]
+    title = f"DSC under domain shift: {first['backbone']}, budget {first['budget']}"
+    figure.text(0.008, 1 - 0.08 / height, title, fontweight="bold", fontsize=10, va="top")
+    text = "\n".join(notes)
+    figure.text(0.008, 1 - 0.29 / height, text, fontsize=8, color=style.MUTED, va="top", linespacing=1.3)

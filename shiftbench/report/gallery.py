@@ -56,8 +56,12 @@ def _example(mine: dict[str, Unit], methods: Sequence[str], store: Store, rows: 
     erm = mine["erm"]
     row = erm.row
     chosen = rows[
-        (rows.scenario == row["scenario"]) & (rows.target == row["target"]) & (rows.method == "erm")
-        & (rows.seed == row["seed"]) & (rows.metric == "dsc") & rows.value.notna()
+        (rows.scenario == row["scenario"])
+        & (rows.target == row["target"])
+        & (rows.method == "erm")
+        & (rows.seed == row["seed"])
+        & (rows.metric == "dsc")
+        & rows.value.notna()
     ]
     if chosen.empty:
         return None

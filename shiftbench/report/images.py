@@ -67,7 +67,9 @@ def _scale_bar(axes: Axes, image: np.ndarray, spacing: Spacing) -> None:
     column = (spacing or (1.0, 1.0))[1]
     length = max((v for v in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if v <= 0.34 * width * column), default=1)
     left, low = 0.05, 0.05
-    bar = Line2D([left, left + length / column / width], [low, low], transform=axes.transAxes, color="white", linewidth=2)
+    bar = Line2D(
+        [left, left + length / column / width], [low, low], transform=axes.transAxes, color="white", linewidth=2
+    )
     bar.set(path_effects=_halo(3.2), solid_capstyle="butt")
     axes.add_line(bar)
     label = f"{length:g} {'mm' if spacing else 'px'}"
@@ -97,12 +99,27 @@ def legend(figure: Figure, structures: Sequence[str], lines: Sequence[Line2D]) -
         figure.legend(handles=handles, loc="lower center", ncols=min(6, len(handles)), frameon=False, borderpad=0.2)
 
 
+def wrapped(title: str, subtitle: str, width: float) -> tuple[str, str]:
+    """Both with line breaks, so that they fit a page of `width` inches."""
+    return _filled(title, int(10 * width)), _filled(subtitle, int(15 * width))
+
+
+def _filled(text: str, characters: int) -> str:
+    return "\n".join(textwrap.fill(line, characters) for line in text.splitlines())
+
+
+def heading_height(title: str, subtitle: str) -> float:
+    """Inches that `heading` needs."""
+    return 0.2 + 0.17 * len(title.splitlines()) + LINE * len(subtitle.splitlines())
+
+
 def heading(figure: Figure, title: str, subtitle: str) -> None:
     """Title in bold and subtitle (lines) at the top left."""
     height, width = figure.get_figheight(), figure.get_figwidth()
     left = 0.06 / width
     figure.text(left, 1 - 0.08 / height, title, fontsize=10.5, fontweight="bold", va="top")
-    figure.text(left, 1 - 0.31 / height, subtitle, fontsize=8.5, color=style.MUTED, va="top")
+    below = 0.14 + 0.17 * len(title.splitlines())
+    figure.text(left, 1 - below / height, subtitle, fontsize=8.5, color=style.MUTED, va="top")
 
 
 @dataclass(frozen=True)
@@ -149,6 +166,13 @@ class Page:
         return figure.add_axes((x / self.width, y / self.height, self.cell / self.width, high / self.height))
 
 
+def broken(text: str, inches: float) -> str:
+    """`text` in lines that fit a picture of so many inches, broken after commas where it can be."""
+    room = max(10, int(inches * 14))  # 14 characters of 8 pt to the inch
+    lines = [line if len(line) <= room else line.replace(", ", ",\n") for line in text.splitlines()]
+    return _filled("\n".join(lines), room)
+
+
 def caption(axes: Axes, text: str) -> None:
     """Prints `text` (lines) beneath a picture."""
     if text:
@@ -158,6 +182,6 @@ def caption(axes: Axes, text: str) -> None:
 
 def row_label(axes: Axes, text: str) -> None:
     """Prints `text` (lines; long ones are broken) at the left of a picture."""
-    text = "\n".join(textwrap.fill(line, 13) for line in text.splitlines())
+    text = _filled(text, 13)
     place = {"xycoords": "axes fraction", "xytext": (-6, 0), "textcoords": "offset points"}
     axes.annotate(text, (0, 0.5), ha="right", va="center", **place)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from shiftbench import robustness
 from shiftbench.errors import OutputError
-from shiftbench.report.tables import label, markdown, print_leaderboard
+from shiftbench.report.tables import UNCOMPARABLE, label, markdown, print_leaderboard
 from shiftbench.robustness.constants import SOURCE_ONLY
 from shiftbench.robustness.headline import LABELLED_TRACKS, OVERALL, UNRANKED_FAMILIES
 from shiftbench.types import FAILURES, Family, Status, Track
@@ -77,7 +77,11 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         raise OutputError("there are no rows to rank", remedy="run at least one scenario first")
     rows = rows.astype({"k": float, "level": float})
-    targets = _with_gain(robustness.summary(rows)).astype({"k": float, "level": float}).merge(_costs(rows), on=[*METHOD, *PLACE], how="left")
+    targets = (
+        _with_gain(robustness.summary(rows))
+        .astype({"k": float, "level": float})
+        .merge(_costs(rows), on=[*METHOD, *PLACE], how="left")
+    )
     reasons = _reasons(rows)
     scored = targets[targets["dsc"].notna()]
     own = {_key(name): group for name, group in scored.groupby(METHOD, dropna=False)}
@@ -140,7 +144,7 @@ def _pooled(line: pd.Series, own: pd.DataFrame, reason: str) -> dict:
     overall = line["family"] == OVERALL
     chosen = own[own["family"].isin(_families(line["track"]))] if overall else own[own["family"] == line["family"]]
     weights = 1.0 / chosen.groupby("family")["family"].transform("size").to_numpy()
-    incomplete = line["note"].startswith("not ranked: not applicable") and reason
+    incomplete = line["note"].startswith(UNCOMPARABLE) and reason
     return {
         **line.to_dict(),
         "scope": "overall" if overall else "family",
@@ -255,7 +259,9 @@ def read_csv(path: str | Path) -> pd.DataFrame:
         remedy = "run `shiftbench run` into this folder first"
         raise OutputError("there is no leaderboard that can be read", where=path, remedy=remedy) from error
     if list(table.columns) != COLUMNS:
-        raise OutputError("the columns are not those of a leaderboard", where=path, remedy="make it again from the rows")
+        raise OutputError(
+            "the columns are not those of a leaderboard", where=path, remedy="make it again from the rows"
+        )
     return table.assign(note=table["note"].fillna(""))
 
 

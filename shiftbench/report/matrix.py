@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -17,9 +18,10 @@ from shiftbench.errors import OutputError
 from shiftbench.report import style
 from shiftbench.report.leaderboard import leaderboard
 from shiftbench.report.tables import FAMILY_NAMES, TRACK_NAMES, number
+from shiftbench.robustness.constants import SOURCE_ONLY
 
 LEFT = 1.45  # inches for the methods' names
-CELL, ROW = 0.425, 0.33  # inches
+CELL, NARROWEST, ROW = 0.425, 0.385, 0.33  # inches
 GROUP = 0.09  # inches between families, and between tracks
 COLOURS = "YlGnBu_r"  # sequential in lightness, so that it is read without colour: dark is low
 
@@ -48,7 +50,8 @@ def transfer_matrix(table: pd.DataFrame) -> Figure:
         raise OutputError("rows of several backbones or budgets in one figure", remedy="draw each of them by itself")
     targets = table[table["scope"] == "target"]
     methods, columns = _methods(table), _columns(targets)
-    bands = list(_bands(columns))
+    bands = _bands(columns)
+    cell = _cell_width(bands)
     heads = [0.3 + 0.066 * max(len(c.heading) for c in band) for band in bands]
     body = sum(ROW for _ in methods) + GROUP * (len({track for track, _ in methods}) - 1)
     height = 0.62 + sum(heads) + len(bands) * (body + 0.12) + 0.55
@@ -62,7 +65,7 @@ def transfer_matrix(table: pd.DataFrame) -> Figure:
             axes = figure.add_axes(share)
             axes.set(xlim=(0, style.WIDTH), ylim=(body, -head))
             axes.set_axis_off()
-            _draw_band(axes, band, methods, scores, scale)
+            _draw_band(axes, band, methods, scores, scale, cell)
             top += head + body + 0.12
         _matrix_heading(figure, height)
         _colour_bar(figure, scale, height)
@@ -81,7 +84,7 @@ def _columns(targets: pd.DataFrame) -> list[_Column]:
     """The source first (once where scenarios share it and its scores), then targets by family."""
     places = targets[["family", "scenario", "source", "target", "level"]].drop_duplicates(["scenario", "target"])
     names = places["target"].value_counts()
-    order = {name: i for i, name in enumerate(FAMILY_NAMES)}
+    order = {name: i for i, name in enumerate(sorted(FAMILY_NAMES, key=lambda name: name != "control"))}
     sources: dict[tuple, _Column] = {}
     columns: list[tuple[tuple, _Column]] = []
     for place in places.sort_values(["scenario", "level", "target"], kind="stable").itertuples():
@@ -98,31 +101,37 @@ def _columns(targets: pd.DataFrame) -> list[_Column]:
     return first + [column for _, column in sorted(columns, key=lambda pair: pair[0])]
 
 
-def _bands(columns: Sequence[_Column]) -> Iterator[list[_Column]]:
-    """The columns cut into lines of the page, where possible between families."""
+def _bands(columns: Sequence[_Column]) -> list[list[_Column]]:
+    """The columns cut into lines of the page of nearly equal length."""
+    gaps = GROUP * (len({column.family for column in columns}) - 1)
     room = style.WIDTH - LEFT - 0.05
-    band: list[_Column] = []
-    used = 0.0
-    for column in columns:
-        step = CELL + (GROUP if band and band[-1].family != column.family else 0)
-        if band and used + step > room:
-            yield band
-            band, used, step = [], 0.0, CELL
-        band.append(column)
-        used += step
-    yield band
+    n = max(1, math.ceil((NARROWEST * len(columns) + gaps) / room))
+    length = math.ceil(len(columns) / n)
+    return [list(columns[i : i + length]) for i in range(0, len(columns), length)]
 
 
-def _draw_band(axes: Axes, band: Sequence[_Column], methods: Sequence[tuple[str, str]], scores: dict, scale: Normalize) -> None:
+def _cell_width(bands: Sequence[Sequence[_Column]]) -> float:
+    room = style.WIDTH - LEFT - 0.05
+    return min(CELL, *((room - GROUP * (len({c.family for c in band}) - 1)) / len(band) for band in bands))
+
+
+def _draw_band(
+    axes: Axes,
+    band: Sequence[_Column],
+    methods: Sequence[tuple[str, str]],
+    scores: dict,
+    scale: Normalize,
+    cell: float,
+) -> None:
     colours = matplotlib.colormaps[COLOURS]
     x, starts = LEFT, []
     for i, column in enumerate(band):
         if i and band[i - 1].family != column.family:
             x += GROUP
         starts.append(x)
-        axes.text(x + CELL / 2, -0.06, column.heading, rotation=90, ha="center", va="bottom", fontsize=8)
-        x += CELL
-    _family_headings(axes, band, starts)
+        axes.text(x + cell / 2, -0.06, column.heading, rotation=90, ha="center", va="bottom", fontsize=8)
+        x += cell
+    _family_headings(axes, band, starts, cell)
     y, previous = 0.0, None
     for track, name in methods:
         if previous not in (None, track):
@@ -132,10 +141,11 @@ def _draw_band(axes: Axes, band: Sequence[_Column], methods: Sequence[tuple[str,
         axes.text(LEFT - 0.07, y + ROW / 2, name, ha="right", va="center", fontsize=8)
         for column, start in zip(band, starts, strict=True):
             row = scores.get((track, name, column.scenario, column.target))
-            _draw_cell(axes, start, y, row, scale, colours, is_source=column.family == "source")
+            _draw_cell(axes, (start, y, cell), row, scale, colours, is_source=column.family == "source")
         y, previous = y + ROW, track
 
 
+_SHORT = {"population": "Pop.", "combined": "Comb.", "annotation": "Annot.", "acquisition": "Acq.", "control": "Contr."}
 _TAGS = {
     "dg": "DG",
     "harmonise": "HARM",
@@ -149,31 +159,47 @@ _TAGS = {
 }
 
 
-def _family_headings(axes: Axes, band: Sequence[_Column], starts: Sequence[float]) -> None:
+def _family_headings(axes: Axes, band: Sequence[_Column], starts: Sequence[float], cell: float) -> None:
     top = axes.get_ylim()[1]
     for family in dict.fromkeys(column.family for column in band):
         own = [start for column, start in zip(band, starts, strict=True) if column.family == family]
-        low, high = own[0] + 0.03, own[-1] + CELL - 0.03
+        low, high = own[0] + 0.03, own[-1] + cell - 0.03
         name = "Source" if family == "source" else FAMILY_NAMES[family]
-        shown = name if len(name) * 0.075 < high - low else f"{name[:4]}."
+        shown = name if len(name) * 0.07 < high - low + 0.1 else _SHORT.get(family, name)
         axes.plot([low, high], [top + 0.19] * 2, color=style.MUTED, linewidth=0.8)
         axes.text((low + high) / 2, top + 0.15, shown, ha="center", va="bottom", fontsize=8, fontweight="bold")
 
 
-def _draw_cell(axes: Axes, x: float, y: float, row, scale: Normalize, colours: Colormap, *, is_source: bool) -> None:
+def _draw_cell(
+    axes: Axes, box: tuple[float, float, float], row, scale: Normalize, colours: Colormap, *, is_source: bool
+) -> None:
+    x, y, cell = box
     if row is None:
-        axes.add_patch(Rectangle((x, y), CELL, ROW, facecolor="#f2f2f2", edgecolor="white", linewidth=1))
-        axes.text(x + CELL / 2, y + ROW / 2, "n/a", ha="center", va="center", fontsize=8, color=style.MUTED)
+        axes.add_patch(Rectangle((x, y), cell, ROW, facecolor="#f2f2f2", edgecolor="white", linewidth=1))
+        axes.text(x + cell / 2, y + ROW / 2, "n/a", ha="center", va="center", fontsize=8, color=style.MUTED)
         return
     colour = colours(scale(row.dsc))
-    dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 0.52
-    ink = "white" if dark else style.INK
-    axes.add_patch(Rectangle((x, y), CELL, ROW, facecolor=colour, edgecolor="white", linewidth=1))
-    alone = is_source and row.method == "erm"
-    axes.text(x + CELL / 2, y + ROW * (0.5 if alone else 0.29), number(row.dsc, 2), ha="center", va="center", fontsize=8.5, color=ink)
+    ink = style.INK if _luminance(colour) > 0.24 else "white"
+    axes.add_patch(Rectangle((x, y), cell, ROW, facecolor=colour, edgecolor="white", linewidth=1))
+    alone = is_source and row.method == SOURCE_ONLY
+    axes.text(
+        x + cell / 2,
+        y + ROW * (0.5 if alone else 0.29),
+        number(row.dsc, 2),
+        ha="center",
+        va="center",
+        fontsize=8.5,
+        color=ink,
+    )
     if not alone and not pd.isna(row.drop):
         change = f"{-row.drop:+.2f}".replace("-", "−").replace("+0.00", "0.00").replace("−0.00", "0.00")
-        axes.text(x + CELL / 2, y + ROW * 0.73, change, ha="center", va="center", fontsize=8, color=ink, alpha=0.85)
+        axes.text(x + cell / 2, y + ROW * 0.73, change, ha="center", va="center", fontsize=8, color=ink, alpha=0.85)
+
+
+def _luminance(colour: Sequence[float]) -> float:
+    """Relative luminance of an sRGB colour (r, g, b, ...)."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in colour[:3]]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def _matrix_heading(figure: Figure, height: float) -> None:

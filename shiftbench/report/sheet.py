@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -85,7 +84,9 @@ def contact_sheet(
     if window not in ("column", "row"):
         raise ValueError(f"window is 'column' or 'row', not {window!r}")
     with style.paper():
-        page = _sheet_page(cells, subtitle, bool(row_labels), bool(column_labels))
+        page = _sheet_page(cells, bool(row_labels))
+        title, subtitle = images.wrapped(title, subtitle, page.width)
+        page = replace(page, top=images.heading_height(title, subtitle) + (0.22 if column_labels else 0.06))
         figure = style.new_figure(page.width, page.height)
         images.heading(figure, title, subtitle)
         windows = _windows(cells, window)
@@ -102,17 +103,19 @@ def contact_sheet(
     return figure
 
 
-def _sheet_page(cells: Sequence[Sequence[Cell]], subtitle: str, row_labels: bool, column_labels: bool) -> Page:
+def _sheet_page(cells: Sequence[Sequence[Cell]], row_labels: bool) -> Page:
     heights = [max(_height(cell) for cell in row) for row in cells]
     known = next((h for h in heights if h), 1.0)
-    return Page(
+    page = Page(
         columns=len(cells[0]),
         heights=[h or known for h in heights],
-        lines=[max(len(cell.caption.splitlines()) for cell in row) for row in cells],
-        top=0.38 + images.LINE * len(subtitle.splitlines()) + (0.2 if column_labels else 0),
+        lines=[],
+        top=0.0,
         left=1.02 if row_labels else images.GAP,
         bottom=0.28,
     )
+    captions = ([images.broken(cell.caption, page.cell) for cell in row] for row in cells)
+    return replace(page, lines=[max(len(text.splitlines()) for text in row) for row in captions])
 
 
 def _height(cell: Cell) -> float:
@@ -141,7 +144,7 @@ def _draw_cell(axes: Axes, cell: Cell, window: tuple[float, float], inches: floa
                 images.draw_contours(axes, mask)
             else:
                 images.draw_contours(axes, _changed(mask, cell.references[0][1]), dashed=True, colour="white")
-    images.caption(axes, cell.caption)
+    images.caption(axes, images.broken(cell.caption, inches))
 
 
 def _changed(mask: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -153,8 +156,16 @@ def _changed(mask: np.ndarray, first: np.ndarray) -> np.ndarray:
 def _draw_reason(axes: Axes, text: str, inches: float) -> None:
     axes.set(xticks=[], yticks=[], facecolor="#f2f2f2")
     axes.spines[:].set_visible(False)
-    lines = textwrap.fill(text, max(10, int(inches * 14)))  # 14 characters of 8 pt to the inch
-    axes.text(0.5, 0.5, lines, transform=axes.transAxes, ha="center", va="center", color=style.MUTED, fontsize=8)
+    axes.text(
+        0.5,
+        0.5,
+        images.broken(text, inches),
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        color=style.MUTED,
+        fontsize=8,
+    )
 
 
 def _protocol_lines(cells: Sequence[Sequence[Cell]]) -> list[Line2D]:
@@ -193,13 +204,14 @@ def example_page(examples: Sequence[Example], *, title: str = "Examples", method
     methods = list(methods or examples[0].predictions)
     structures = examples[0].structures
     subtitle = "White: reference. Colour: prediction. Beneath: DSC of the slice that is shown."
+    title, subtitle = images.wrapped(title, subtitle, style.WIDTH if len(methods) > 2 else 4.6)
     with style.paper():
         crops = [_cropped(example) for example in examples]
         page = Page(
             columns=1 + len(methods),
             heights=[images.relative_height(example.image, example.spacing) for example in crops],
             lines=[len(structures)] * len(crops),
-            top=0.76,
+            top=images.heading_height(title, subtitle) + 0.22,
             left=1.02,
             bottom=0.28,
         )
@@ -228,13 +240,11 @@ def _cropped(example: Example, margin: float = 0.2) -> Example:
         start = int(np.clip((low + high - length) // 2, 0, n - length))
         cut.append(slice(start, start + length))
     rows, columns = cut
-    return Example(
-        example.title,
-        example.image[rows, columns],
-        example.spacing,
-        example.reference[rows, columns],
-        {m: None if p is None else p[rows, columns] for m, p in example.predictions.items()},
-        example.structures,
+    return replace(
+        example,
+        image=example.image[rows, columns],
+        reference=example.reference[rows, columns],
+        predictions={m: None if p is None else p[rows, columns] for m, p in example.predictions.items()},
     )
 
 

@@ -37,7 +37,9 @@ def severities(scenario: Scenario, operator: str, options: Options, *, patients:
     values = [entry.identity, *entry.levels]
     labels = [f"severity {i}\n{value:g} {entry.unit}" for i, value in enumerate(values)]
     title = f"{operator.replace('_', ' ')}: {entry.parameter}"
-    return _sheet(scenario, targets, labels, options, patients, title, f"{scenario.dataset}, source '{scenario.source[0].name}'")
+    return _sheet(
+        scenario, targets, labels, options, patients, title, f"{scenario.dataset}, source '{scenario.source[0].name}'"
+    )
 
 
 def targets_of(scenario: Scenario, options: Options, *, patients: int = 3) -> Figure:
@@ -60,7 +62,9 @@ def _sheet(
     dataset = dataset_ref(scenario, source.dataset or scenario.dataset, options).open()
     chosen = list({info.patient_id: info.case_id for info in dataset.cases()}.values())[:patients]
     at = [richest(dataset.anatomy(case, dict(source.population)).fine) for case in chosen]
-    rows = [[_cell(scenario, dataset, case, z, target) for case, z in zip(chosen, at, strict=True)] for target in targets]
+    rows = [
+        [_cell(scenario, dataset, case, z, target) for case, z in zip(chosen, at, strict=True)] for target in targets
+    ]
     return contact_sheet(
         rows, title, subtitle, row_labels=labels, column_labels=chosen, structures=list(scenario.structures)
     )
@@ -71,7 +75,9 @@ def _cell(scenario: Scenario, dataset: Dataset, case: str, z: int, target: Targe
     anatomy = dataset.anatomy(case, population_of(source, target))
     acquisition = source_acquisition(source, dataset, scenario.name)
     try:
-        image, measured = acquired(anatomy, dataset.digest, acquisition, acquisition_steps(target), scenario.domain_seed)
+        image, measured = acquired(
+            anatomy, dataset.digest, acquisition, acquisition_steps(target), scenario.domain_seed
+        )
     except NotApplicable as reason:
         return Cell(None, reason=str(reason))
     structures = list(scenario.structures)
@@ -85,6 +91,11 @@ def _cell(scenario: Scenario, dataset: Dataset, case: str, z: int, target: Targe
 
 
 def _caption(measured: Mapping[str, Any]) -> str:
-    words = {"snr": "SNR {:.1f}", "inu_percent": "non-uniformity {:.0f} %", "nrmse": "change {:.1%}", "edge_fwhm_mm": "edge {:.1f} mm"}
+    words = {
+        "snr": "SNR {:.1f}",
+        "inu_percent": "non-uniformity {:.0f} %",
+        "nrmse": "change {:.1%}",
+        "edge_fwhm_mm": "edge {:.1f} mm",
+    }
     known = [words[name].format(measured[name]) for name in SHOWN if name in measured and np.isfinite(measured[name])]
     return ", ".join(known[:2])

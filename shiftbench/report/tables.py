@@ -36,6 +36,7 @@ FAMILY_NAMES = {
     "fault": "Fault",
 }
 _SHORT = {"acquisition": "acq.", "population": "pop.", "combined": "comb.", "real": "real", "annotation": "ann."}
+UNCOMPARABLE = "not ranked: not applicable"  # how the note of a method begins that lacks some targets
 _DASH = "–"
 
 READING = f"""\
@@ -63,6 +64,13 @@ READING = f"""\
   score there is to be read beside the *protocol agreement*, the DSC between the two protocols on the same patients.
   That is the score of a perfect source model and not a bound: a biased model may exceed it.
 """
+
+FOOTNOTE = (
+    "DSC with its 95 % interval; families: mean DSC. Same letter: not told apart (paired t, Holm). recov.: share of the"
+    " gap to the oracle that is closed. harm: share of patients who lose more than"
+    f" {CONSTANTS.harm:.2f} DSC against source-only. sec: seconds per case. fail: cases without a usable prediction,"
+    " scored 0. Annotation targets do not rank methods without target labels."
+)
 
 
 def label(method: str, k: float | None) -> str:
@@ -102,7 +110,9 @@ def boards(table: pd.DataFrame) -> Iterator[Board]:
     """The leaderboards in `table` (see `leaderboard.leaderboard`), one per track, backbone and budget."""
     order = {track: i for i, track in enumerate(TRACK_NAMES)}
     keys = table[["backbone", "budget", "track"]].drop_duplicates().itertuples(index=False, name=None)
-    for backbone, budget, track in sorted(keys, key=lambda key: (key[0], key[1], order.get(key[2], len(order)), key[2])):
+    for backbone, budget, track in sorted(
+        keys, key=lambda key: (key[0], key[1], order.get(key[2], len(order)), key[2])
+    ):
         run = table[(table["backbone"] == backbone) & (table["budget"] == budget)]
         own = run["track"] == track
         reference = run["method"].isin([SOURCE_ONLY, ORACLE]) & ~own
@@ -157,7 +167,9 @@ def recovered(row: pd.Series) -> str:
         return _DASH
     if row["gap_status"] != "ok" or pd.isna(row["recovered_percent"]):
         return row["gap_status"] if row["gap_status"] in ("no gap", "no oracle") else _DASH
-    return f"{number(row['recovered_percent'], 0)} %" + (" (audit)" if row["audit"] is True or row["audit"] == 1 else "")
+    return f"{number(row['recovered_percent'], 0)} %" + (
+        " (audit)" if row["audit"] is True or row["audit"] == 1 else ""
+    )
 
 
 def harmed(row: pd.Series) -> str:
@@ -165,7 +177,9 @@ def harmed(row: pd.Series) -> str:
     if row["method"] == SOURCE_ONLY or pd.isna(row["harmed_percent"]):
         return _DASH if pd.isna(row["harmed_by_reseeding_percent"]) else f"({row['harmed_by_reseeding_percent']:.0f} %)"
     text = f"{row['harmed_percent']:.0f} %"
-    return text if pd.isna(row["harmed_by_reseeding_percent"]) else f"{text} ({row['harmed_by_reseeding_percent']:.0f} %)"
+    return (
+        text if pd.isna(row["harmed_by_reseeding_percent"]) else f"{text} ({row['harmed_by_reseeding_percent']:.0f} %)"
+    )
 
 
 def design(board: Board) -> str:
@@ -177,7 +191,9 @@ def design(board: Board) -> str:
         return "No method of this board could be scored."
     patients, seeds = board.targets["n_patients"].max(), board.targets["n_seeds"].max()
     n = sum(count for _, count in counts)
-    text = f"{n} target{'s' if n != 1 else ''} ({listed}), {patients} patients, {seeds} seed{'s' if seeds != 1 else ''}."
+    text = (
+        f"{n} target{'s' if n != 1 else ''} ({listed}), {patients} patients, {seeds} seed{'s' if seeds != 1 else ''}."
+    )
     if board.targets["conditional"].astype(bool).any():
         text += " 95 % intervals are over patients and conditional on this trained model."
     else:
@@ -234,7 +250,7 @@ def _family_row(board: Board, line: pd.Series, family: str) -> pd.Series | None:
 def _overall(board: Board, line: pd.Series, is_reference: bool) -> str:
     """Overall mean with interval; of a reference whose own track pools other families, the mean of this board's."""
     labelled = board.track in LABELLED_TRACKS
-    if line["note"].startswith("not ranked: not applicable"):
+    if line["note"].startswith(UNCOMPARABLE):
         return f"{with_interval(line)}*"
     if not is_reference or labelled == (line["track"] in LABELLED_TRACKS) or Family.ANNOTATION not in board.families:
         return with_interval(line)
@@ -269,7 +285,9 @@ def _markdown_scores(board: Board) -> str:
 
 def _markdown_targets(board: Board) -> str:
     order = {name: i for i, name in enumerate(FAMILY_NAMES)}
-    keys = board.targets[["family", "scenario", "target", "source"]].drop_duplicates().itertuples(index=False, name=None)
+    keys = (
+        board.targets[["family", "scenario", "target", "source"]].drop_duplicates().itertuples(index=False, name=None)
+    )
     lines = [line for line, _ in _lines(board)]
     body: list[list[str]] = []
     for family, scenario, target, source in sorted(keys, key=lambda key: (key[2] != key[3], order[key[0]], key[1:3])):
@@ -299,11 +317,7 @@ def print_leaderboard(console: Console, table: pd.DataFrame) -> None:
             console.print(_rich_scores(board))
         for name, reason in unranked(board):
             console.print(f"[dim]not ranked:[/dim] {escape(name)}: {escape(reason)}")
-    console.print(
-        "\n[dim]DSC with its 95 % interval; families: mean DSC. Same letter: not told apart (paired t, Holm). recov.: share of"
-        " the gap to the oracle that is closed. harm: share of patients who lose more than"
-        f" {CONSTANTS.harm:.2f} DSC against source-only. sec: seconds per case. Annotation targets do not rank methods without target labels.[/dim]"
-    )
+    console.print(f"\n[dim]{FOOTNOTE}[/dim]")
 
 
 def _rich_scores(board: Board) -> Table:

@@ -278,7 +278,7 @@ def _achieved(operator: Operator, value: float, before: Scan, after: Scan) -> di
 def _real_scan(anatomy: Anatomy) -> Scan:
     if anatomy.image is None:
         raise OperatorError("a phantom needs its tissue maps", where=anatomy.case_id, remedy="give a function of maps")
-    image = torch.from_numpy(np.ascontiguousarray(anatomy.image, dtype=np.float32))
+    image = torch.from_numpy(np.array(anatomy.image, dtype=np.float32))
     check_image(image, anatomy.case_id)
     return Scan(image, anatomy.geometry.spacing, anatomy.modality)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -192,8 +193,7 @@ class _Stream:
             rng = generator(self.task["seed"], *self.task["identity"], self.task["draw"], name)
             started = time.perf_counter()
             try:
-                model, _ = load_state(self.store, self.task["state"], self.task["device"])
-                self.predictor = self.loaded.method.adapt(model, self.access, rng=rng)
+                self.predictor = self.loaded.method.adapt(copy.deepcopy(self.model), self.access, rng=rng)
             except Exception as error:
                 if not episodic:
                     self.broken = error

@@ -1,0 +1,133 @@
+"""What a run leaves for people: the leaderboard in four forms, the figures, and a line per failure."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from shiftbench.errors import OutputError, SpecError, nearest
+from shiftbench.plan import Options
+from shiftbench.progress import RunProgress
+from shiftbench.report.stored import TEXT, print_stored
+from shiftbench.run import ROWS, Prepared, places, prepare
+from shiftbench.shifts import OPERATORS, POPULATIONS
+from shiftbench.spec import load_scenario, scenario_files
+from shiftbench.store import read_json, write_json
+from shiftbench.types import FAILURES
+
+REPORT = "report.json"
+REPORT_VERSION = 1
+
+
+def run_and_report(scenarios: Sequence[str], *, console: Console, methods: Sequence[str] | None = None, **choices: Any) -> list[str]:
+    """Runs, writes rows, tables and figures, prints the leaderboard; returns one line per failed method and target.
+
+    Args:
+        scenarios: suites, scenarios or TOML files.
+        console: for the progress and the leaderboard.
+        methods: see `shiftbench.run.run`, as are `choices`.
+    """
+    job = prepare(list(scenarios), methods, **choices)
+    if job.finished() and _up_to_date(job):
+        print_stored(job.store.root, console)
+        console.print(f"nothing to compute; results are in {job.store.root}", highlight=False, soft_wrap=True)
+        return []
+    progress = RunProgress(console, job.store)
+    try:
+        rows = job.rows(progress)
+    finally:
+        progress.close()
+    made = write_tables_and_figures(rows, job.store.root, job)
+    print_stored(job.store.root, console)
+    pictures = sum(p.suffix == ".png" for p in made)
+    console.print(f"rows, leaderboard and {pictures} figures are in {job.store.root}", highlight=False, soft_wrap=True)
+    lines = failure_lines(rows)
+    if not lines:
+        write_json(job.store.root / REPORT, _fingerprint(job))
+    return lines
+
+
+def _fingerprint(job: Prepared) -> dict[str, Any]:
+    return {"run": job.digest(), "report": REPORT_VERSION, "shiftbench": importlib.metadata.version("shiftbench")}
+
+
+def _up_to_date(job: Prepared) -> bool:
+    root = job.store.root
+    if not all((root / name).is_file() for name in (REPORT, ROWS, TEXT, "leaderboard.csv", "leaderboard.md")):
+        return False
+    return read_json(root / REPORT) == _fingerprint(job)
+
+
+def write_tables_and_figures(rows: pd.DataFrame, folder: Path, job: Prepared | None = None) -> list[Path]:
+    """Leaderboard (CSV, Markdown, text) and figures (PNG, SVG) of the rows; example images where the run is at hand."""
+    from shiftbench.report import figures, leaderboard  # matplotlib: a second that a finished run does not need
+
+    table = leaderboard.leaderboard(rows)
+    title = str(rows["suite"].iloc[0])
+    made = [
+        leaderboard.write_csv(table, folder / "leaderboard.csv"),
+        leaderboard.write_markdown(table, folder / "leaderboard.md", title=title),
+        _write_text(table, folder / TEXT),
+        *figures.write_figures(rows, folder / "figures"),
+    ]
+    if job is not None:
+        made += _write_examples(rows, folder / "figures", job)
+    return made
+
+
+def _write_text(table: pd.DataFrame, path: Path) -> Path:
+    from shiftbench.report.leaderboard import print_leaderboard
+
+    with path.open("w", encoding="utf-8") as handle:
+        print_leaderboard(Console(file=handle, width=118, force_terminal=False), table)
+    return path
+
+
+def _write_examples(rows: pd.DataFrame, folder: Path, job: Prepared) -> list[Path]:
+    from shiftbench.report.gallery import examples
+    from shiftbench.report.sheet import example_page
+    from shiftbench.report.style import save
+
+    found = examples(job.graph, job.store, rows)
+    return list(save(example_page(found, title=f"Examples: {job.name}"), folder, "examples")) if found else []
+
+
+def failure_lines(rows: pd.DataFrame) -> list[str]:
+    """One line per scenario, target and method with failed cases: how many, and the first cause."""
+    failed = rows[rows["status"].isin([str(s) for s in FAILURES])]
+    lines = []
+    for (scenario, target, method), group in failed.groupby(["scenario", "target", "method"], sort=True):
+        first = group.iloc[0]
+        lines.append(
+            f"{method} on {scenario}/{target}: {first['status']} in {group['case'].nunique()} cases: {first['detail']}; "
+            "they count as zero and are tried again by the next run"
+        )
+    return lines
+
+
+def write_sheet(name: str, scenario: str, data: Sequence[str] | None, patients: int, folder: Path) -> list[Path]:
+    """The contact sheet of a shift (on the source of `scenario`) or of a scenario, as PNG and SVG.
+
+    Raises:
+        SpecError: neither a shift nor a scenario.
+    """
+    from shiftbench.report import show, style
+
+    folders, roots = places(list(data) if data else None)
+    options = Options(folders=folders, roots=roots)
+    if name in OPERATORS or name in POPULATIONS:
+        figure = show.severities(load_scenario(scenario), name, options, patients=patients)
+    elif name in scenario_files() or name.endswith(".toml"):
+        figure = show.targets_of(load_scenario(name), options, patients=patients)
+    else:
+        known = [*OPERATORS, *POPULATIONS, *scenario_files()]
+        raise SpecError(f"'{name}' is neither a shift nor a scenario", remedy=nearest(name, known))
+    try:
+        return list(style.save(figure, folder, Path(name).stem))
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", where=folder, remedy="give --out elsewhere") from None

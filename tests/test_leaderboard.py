@@ -1,0 +1,224 @@
+"""The leaderboard as a table, as Markdown, as CSV and on a terminal."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from synthetic_rows import fail, make_rows, not_applicable
+
+from shiftbench.errors import OutputError
+from shiftbench.report.leaderboard import COLUMNS, leaderboard, print_leaderboard, read_csv, write_csv, write_markdown
+from shiftbench.report.tables import markdown
+
+METHODS = ("erm", "histmatch", "pred_bn", "tent_bn", "alpha_bn", "fewshot_ft_5", "target_oracle")
+TTA = {"pred_bn", "tent_bn", "alpha_bn"}
+NUMBERS = ["dsc", "dsc_low", "dsc_high", "drop", "recovered_percent", "harmed_percent", "nsd"]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return make_rows(methods=METHODS)
+
+
+@pytest.fixture(scope="module")
+def table(rows):
+    return leaderboard(rows)
+
+
+@pytest.fixture(scope="module")
+def without_alpha(rows):
+    return leaderboard(not_applicable(rows, "alpha_bn", "no batch normalisation to adapt"))
+
+
+def overall(table, method):
+    return table[(table["scope"] == "overall") & (table["method"] == method)].iloc[0]
+
+
+def test_every_method_has_one_overall_row_and_one_row_per_family_and_target(rows, table):
+    counts = table.groupby(["method", "scope"]).size().unstack()
+    places = rows.groupby("method")[["scenario", "target"]].apply(lambda own: len(own.drop_duplicates()))
+    assert (counts["overall"] == 1).all()
+    assert (counts["family"] == 4).all()
+    assert counts["target"].equals(places.rename(None).astype(counts["target"].dtype).rename("target"))
+
+
+def test_order_of_rows_and_methods_does_not_matter(rows, table):
+    shuffled = leaderboard(rows.sample(frac=1, random_state=1))
+    numbers = table.select_dtypes("number").columns
+    pd.testing.assert_frame_equal(shuffled.drop(columns=numbers), table.drop(columns=numbers))
+    np.testing.assert_allclose(
+        shuffled[numbers].astype(float).to_numpy(), table[numbers].astype(float).to_numpy(), rtol=0, atol=1e-9
+    )
+
+
+def test_overall_weighs_families_equally_and_leaves_annotation_out_without_target_labels(table):
+    for method, families in (
+        ("tent_bn", ["acquisition", "population", "combined"]),
+        ("fewshot_ft_5", ["acquisition", "population", "combined", "annotation"]),
+    ):
+        own = table[(table["method"] == method) & (table["scope"] == "family")].set_index("family")["dsc"]
+        assert overall(table, method)["dsc"] == pytest.approx(own[families].mean(), abs=1e-12)
+
+
+def test_drop_of_a_family_is_the_mean_drop_of_its_targets(table):
+    own = table[(table["method"] == "erm") & (table["family"] == "acquisition")]
+    family = own[own["scope"] == "family"].iloc[0]
+    assert family["drop"] == pytest.approx(own[own["scope"] == "target"]["drop"].mean(), abs=1e-12)
+    assert family["n_targets"] == 10
+
+
+def test_recovered_share_is_a_ratio_of_sums_over_targets_with_a_gap(rows, table):
+    dsc = rows[(rows["metric"] == "dsc") & (rows["family"] == "acquisition")]
+    mean = dsc.groupby(["method", "target"])["value"].mean().unstack("method")
+    targets = table[(table["method"] == "tent_bn") & (table["scope"] == "target") & (table["gap_status"] == "ok")]
+    mean = mean.loc[targets.loc[targets["family"] == "acquisition", "target"]]
+    assert 0 < len(mean) < 10
+    share = (mean["tent_bn"] - mean["erm"]).sum() / (mean["target_oracle"] - mean["erm"]).sum()
+    family = table[(table["method"] == "tent_bn") & (table["scope"] == "family") & (table["family"] == "acquisition")]
+    assert family["recovered_percent"].item() == pytest.approx(100 * share)
+
+
+def test_a_method_that_is_never_applicable_is_not_ranked_and_says_why(without_alpha):
+    alpha = without_alpha[without_alpha["method"] == "alpha_bn"]
+    assert len(alpha) == 1
+    assert alpha["rank"].isna().all() and alpha["dsc"].isna().all()
+    assert alpha["note"].item() == "not applicable: no batch normalisation to adapt"
+    ranked = without_alpha[(without_alpha["scope"] == "overall") & (without_alpha["track"] == "tta")]["rank"].dropna()
+    assert sorted(ranked) == [1, 2]
+
+
+@pytest.mark.parametrize("methods", [("erm", "tent_bn", "target_oracle"), METHODS])
+def test_a_method_that_skips_a_target_is_not_ranked_even_if_it_is_alone_on_its_board(rows, methods):
+    chosen = rows[rows["method"].isin(methods)].copy()
+    hit = (chosen["method"] == "tent_bn") & (chosen["target"] == "new-site")
+    chosen.loc[hit, ["value", "status", "detail"]] = [None, "not_applicable", "one adapt case only"]
+    made = leaderboard(chosen)
+    line = overall(made, "tent_bn")
+    assert pd.isna(line["rank"]) and pd.isna(line["tie_group"])
+    assert line["note"] == "not ranked: not applicable or not scored on 1 of 12 targets (one adapt case only)"
+    acquisition = made[(made["method"] == "tent_bn") & (made["family"] == "acquisition") & (made["scope"] == "family")]
+    assert acquisition["rank"].notna().all()
+    others = made[(made["scope"] == "overall") & (made["track"] == "tta")]["rank"].dropna()
+    assert sorted(others) == list(range(1, len(others) + 1))
+
+
+def test_failures_lower_the_mean_and_are_counted_once_per_prediction(rows, table):
+    failed = leaderboard(fail(rows, "tent_bn", ["patient-00", "patient-01"]))
+    before, after = overall(table, "tent_bn"), overall(failed, "tent_bn")
+    assert after["dsc"] == pytest.approx(before["dsc"] * 22 / 24, abs=0.02) and after["dsc"] < before["dsc"]
+    assert (before["failed_cases"], after["failed_cases"]) == (0, 2 * 12)
+    assert after["n_cases"] == before["n_cases"] == 24 * 12
+    assert overall(failed, "pred_bn")["dsc"] == before_of(table, "pred_bn")
+
+
+def before_of(table, method):
+    return overall(table, method)["dsc"]
+
+
+def test_fewer_than_twenty_patients_have_intervals_but_no_rank():
+    made = leaderboard(make_rows(methods=("erm", "tent_bn", "target_oracle"), patients=12))
+    line = overall(made, "tent_bn")
+    assert pd.isna(line["rank"]) and np.isfinite(line["dsc_low"])
+    assert "12 patients" in line["note"] and "fewer than 20" in line["note"]
+    assert "12 patients in family acquisition, fewer than 20" in markdown(made)
+
+
+def test_an_empty_table_is_refused(rows):
+    with pytest.raises(OutputError, match="no rows"):
+        leaderboard(rows.iloc[:0])
+
+
+def test_controls_alone_give_a_board_without_ranks(rows):
+    made = leaderboard(rows[rows["scenario"] == "control"])
+    assert made["rank"].isna().all()
+    assert "no targets of a family that is ranked" in markdown(made)
+
+
+def test_annotation_targets_alone_rank_only_methods_with_target_labels(rows):
+    made = leaderboard(rows[rows["scenario"] == "hilum"])
+    assert pd.isna(overall(made, "tent_bn")["rank"]) and overall(made, "fewshot_ft_5")["rank"] == 1
+    text = markdown(made)
+    assert "`tent_bn`: there are annotation targets alone, and it has no target labels" in text
+    assert "hilum: hilum-in" in text
+
+
+def test_markdown_has_a_section_per_board_and_says_what_its_numbers_mean(without_alpha):
+    text = markdown(without_alpha, title="Leaderboard of quick")
+    assert text.startswith("# Leaderboard of quick\n")
+    for words in (
+        "## Test-time adaptation · unet_bn · quick",
+        "## Few-shot · unet_bn · quick",
+        "conditional on this trained model",
+        "24 patients, 1 seed",
+        "protocol agreement",
+        "not a bound",
+        "score 0 and stay in the mean",
+        "do not rank methods without target\n  labels",
+        "- `alpha_bn`: not applicable: no batch normalisation to adapt",
+        "acquisition 10, population 1, combined 1, annotation 1",
+        "| 1/2 ",
+    ):
+        assert words in text
+    section = text.split("## Test-time adaptation")[1].split("\n## ")[0]
+    scores = section.split("### Each target")[0]
+    assert "`alpha_bn` |" not in scores and "| ref. | *`erm`* |" in scores and "| ref. | *`target_oracle`* |" in scores
+    widths = {line.count(" | ") for line in scores.splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+
+
+def test_several_seeds_cross_patients_and_show_harm_by_reseeding():
+    made = leaderboard(make_rows(methods=("erm", "tent_bn", "target_oracle"), seeds=(0, 1, 2)))
+    text = markdown(made)
+    assert "patients crossed with seeds" in text.split("## Domain generalisation")[1]
+    assert "conditional on this trained model." not in text.split("## Domain generalisation")[1]
+    assert overall(made, "tent_bn")["harmed_by_reseeding_percent"] >= 0
+    assert "% (" in text
+
+
+def test_csv_keeps_every_digit_and_is_printed_alike(table, tmp_path):
+    again = read_csv(write_csv(table, tmp_path / "new" / "leaderboard.csv"))
+    assert list(again.columns) == COLUMNS
+    for name in NUMBERS:
+        np.testing.assert_array_equal(again[name].to_numpy(float), table[name].to_numpy(float))
+    assert markdown(again) == markdown(table)
+    assert printed(again, 100) == printed(table, 100)
+
+
+def test_a_file_that_is_no_leaderboard_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(OutputError, match="no leaderboard"):
+        read_csv(tmp_path / "leaderboard.csv")
+    (tmp_path / "leaderboard.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(OutputError, match="columns are not those"):
+        read_csv(tmp_path / "leaderboard.csv")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_markdown(pd.DataFrame(columns=COLUMNS), tmp_path / "file" / "leaderboard.md")
+
+
+def printed(table, width):
+    console = Console(width=width, record=True, force_terminal=False, file=open("/dev/null", "w"))
+    print_leaderboard(console, table)
+    return console.export_text()
+
+
+def test_the_printed_board_fits_a_hundred_columns_and_loses_no_column(table):
+    text = printed(table, 100)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    heads = [line for line in text.splitlines() if line.startswith("rank")]
+    assert heads and all(line.split()[-1] == "fail" and "NSD" in line and "recov." in line for line in heads)
+    line = overall(table, "tent_bn")
+    assert f"{line['dsc']:.3f} [{line['dsc_low']:.3f},{line['dsc_high']:.3f}]" in text
+
+
+def test_reports_do_not_import_torch():
+    code = (
+        "import sys; import shiftbench.report.leaderboard, shiftbench.report.figures, shiftbench.report.sheet;"
+        "heavy = {'torch', 'monai', 'torchio', 'matplotlib.pyplot'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    light = "import sys; import shiftbench.report.leaderboard; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", light], check=True)

@@ -78,7 +78,7 @@ def image(phantom: AbdomenPhantom, anatomy: Anatomy, domain: Domain, seed: int) 
         picture = gaussian_filter1d(picture, domain.slice_mm / 2.355 / phantom.spacing_mm[0], axis=0)
     rng = generator(seed, "difficulty", anatomy.case_id)
     body = anatomy.fine > 0
-    reference = np.median(picture[anatomy.fine == phantom.fine_labels.index("muscle")])
+    reference = np.median(picture[anatomy.fine == phantom.fine_labels.index("liver")])
     picture = picture * np.exp(_bias(picture.shape, body, domain.bias, rng))
     sigma = reference / domain.snr
     real, imaginary = rng.standard_normal((2, *picture.shape), dtype=np.float32) * np.float32(sigma)

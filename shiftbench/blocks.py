@@ -20,7 +20,7 @@ from shiftbench.train import seeded
 from shiftbench.types import Prediction, Predictor
 
 QUANTILES = 1024  # grid of a quantile function
-BACKGROUND_BORDER = 2 / 3  # share of the in-plane border that is dark where an image has a background
+DARK_CORNERS = 0.9  # share of the in-plane corners that is dark where an image has a background
 NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 Statistics = list[tuple[Tensor, Tensor]]  # mean and variance of every batch-norm layer
 
@@ -224,8 +224,8 @@ def balanced_entropy(logits: Tensor) -> Tensor:
 def body_mask(image: Tensor) -> Tensor:
     """The body, found without labels: above Otsu's threshold, holes filled slice by slice; bool (*s) for (c, *s).
 
-    An image without a background (a crop inside the body: its in-plane border is mostly bright), or a constant one, is
-    all body.
+    An image without a background (a crop inside the body: its in-plane corners are not all dark), or a constant one,
+    is all body.
 
     Reference:
         Otsu, A threshold selection method from gray-level histograms, IEEE Trans. SMC 9, 1979.
@@ -234,8 +234,11 @@ def body_mask(image: Tensor) -> Tensor:
     if grey.min() == grey.max():
         return torch.ones(image.shape[1:], dtype=torch.bool, device=image.device)
     bright = grey > threshold_otsu(grey)
-    border = np.concatenate([np.take(bright, (0, -1), axis).ravel() for axis in (-2, -1)])
-    if 1 - border.mean() < BACKGROUND_BORDER:
+    h, w = (max(1, n // 16) for n in bright.shape[-2:])
+    corners = [
+        bright[..., rows, columns] for rows in (slice(h), slice(-h, None)) for columns in (slice(w), slice(-w, None))
+    ]
+    if 1 - np.mean(corners) < DARK_CORNERS:
         return torch.ones(image.shape[1:], dtype=torch.bool, device=image.device)
     slices = bright.reshape(-1, *bright.shape[-2:])
     filled = np.stack([binary_fill_holes(s) for s in slices]).reshape(bright.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -46,20 +46,24 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-Data = Annotated[Optional[list[str]], typer.Option("--data", help="Folder of scans: NAME=PATH, or a root searched by name.")]
+Data = Annotated[
+    list[str] | None, typer.Option("--data", help="Folder of scans: NAME=PATH, or a root searched by name.")
+]
 Folder = Annotated[Path, typer.Argument(help="A result folder.")]
 
 
 @app.command()
 def run(
     scenarios: Annotated[list[str], typer.Argument(help="Suites, scenarios or TOML files.")],
-    method: Annotated[Optional[list[str]], typer.Option(help="Shipped name, variant or file; tent_bn:lr=1e-3 sets a field.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Shipped name, variant or file; tent_bn:lr=1e-3 sets a field.")
+    ] = None,
     data: Data = None,
-    seeds: Annotated[Optional[int], typer.Option(min=1, help="Number of seeds, instead of the scenario's.")] = None,
-    backbone: Annotated[Optional[list[str]], typer.Option(help="Instead of the scenario's.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds, instead of the scenario's.")] = None,
+    backbone: Annotated[list[str] | None, typer.Option(help="Instead of the scenario's.")] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
-    out: Annotated[Optional[Path], typer.Option(help="Result folder; default shiftbench-results/SUITE.")] = None,
-    jobs: Annotated[Optional[int], typer.Option(min=1, help="Tasks at a time; default one per core.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Result folder; default shiftbench-results/SUITE.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Tasks at a time; default one per core.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads per task; part of a result's address.")] = 1,
 ) -> None:
     """Train, adapt, score and rank; what the result folder holds already is not computed again."""
@@ -101,7 +105,7 @@ def show(
     data: Data = None,
     scenario: Annotated[str, typer.Option(help="Whose source a shift is shown on.")] = "abdomen-scanner",
     patients: Annotated[int, typer.Option(min=1, help="Columns of the sheet.")] = 3,
-    out: Annotated[Optional[Path], typer.Option(help="Folder of the pictures.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the pictures.")] = None,
 ) -> None:
     """Write a contact sheet: images at each severity, or of each target, with the reference drawn in."""
     from shiftbench.report.results import write_sheet
@@ -138,14 +142,19 @@ def check(method: Annotated[str, typer.Argument(help="A method's file or name.")
     for name, loaded in load_methods(method).items():
         console.print(name, style="bold", highlight=False)
         for finding in check_method(loaded):
-            console.print(f"  {finding.status:8} {finding.clause}" + (f": {finding.detail}" if finding.detail else ""), highlight=False)
+            console.print(
+                f"  {finding.status:8} {finding.clause}" + (f": {finding.detail}" if finding.detail else ""),
+                highlight=False,
+            )
             broken |= finding.status == "failed"
     if broken:
         raise typer.Exit(FAILED_CASES)
 
 
 @app.command()
-def doctor(out: Annotated[Path, typer.Option(help="Where results would be written.")] = Path("shiftbench-results")) -> None:
+def doctor(
+    out: Annotated[Path, typer.Option(help="Where results would be written.")] = Path("shiftbench-results"),
+) -> None:
     """Report versions, devices, memory and whether results can be written."""
     from shiftbench.diagnosis import diagnose
 

@@ -15,7 +15,20 @@ from pathlib import Path
 from shiftbench.run import cores
 from shiftbench.spec import content_root, scenario_files
 
-LIBRARIES = ("shiftbench", "torch", "monai", "torchio", "numpy", "scipy", "scikit-learn", "scikit-image", "pandas", "nibabel", "SimpleITK", "edt")
+LIBRARIES = (
+    "shiftbench",
+    "torch",
+    "monai",
+    "torchio",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "scikit-image",
+    "pandas",
+    "nibabel",
+    "SimpleITK",
+    "edt",
+)
 MEMORY_GIB, DISK_GIB = 4.0, 3.0  # what the quick suite needs
 
 

@@ -1,4 +1,4 @@
-"""Datasets by reference, and the parts of materialised domains: what was published where, and how it is read."""
+"""Domains: what a source or target is made of, and where its materialised parts lie."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from typing import Any
 import numpy as np
 
 from shiftbench.data.describe import load_description
-from shiftbench.data.folders import FolderDataset
+from shiftbench.data.folders import FolderDataset, locate
 from shiftbench.data.phantoms import AbdomenPhantom
 from shiftbench.errors import SpecError, nearest
+from shiftbench.shifts import OPERATORS, POPULATIONS
+from shiftbench.shifts.operators import value_at
+from shiftbench.shifts.population import resolve
+from shiftbench.shifts.settings import Step, check_acquisition
+from shiftbench.spec import Scenario, Source, Target, content_root
 from shiftbench.store import Store
 from shiftbench.types import Anatomy, Case, Dataset, Geometry
 
@@ -44,6 +49,76 @@ class DatasetRef:
     def payload(self) -> dict[str, Any]:
         """JSON-able form."""
         return asdict(self)
+
+
+def dataset_ref(scenario: Scenario, name: str, folders: Mapping[str, Path], roots: Sequence[Path]) -> DatasetRef:
+    """Where a scenario's dataset comes from: a phantom of the scenario's size, or a described folder."""
+    if name in LOADERS:
+        return DatasetRef(name, phantom=scenario.phantom.model_dump())
+    known = {p.stem: p for p in sorted((content_root() / "scenarios" / "datasets").glob("*.toml"))}
+    path = Path(name) if name.endswith(".toml") else known.get(name)
+    if path is None:
+        raise SpecError(f"unknown dataset '{name}'", where=scenario.name, remedy=nearest(name, [*LOADERS, *known]))
+    description = load_description(path, path.parent)
+    root = locate(description.name, description, named=folders, roots=roots)
+    return DatasetRef(name, description=str(path), root=str(root))
+
+
+def population_of(source: Source, target: Target | None) -> dict[str, float]:
+    """Population keys of a domain: the source's, changed by the target's steps."""
+    population = dict(source.population)
+    for step in target.population if target else ():
+        population = resolve(population, step.operator, **_setting(step))
+    return population
+
+
+def source_acquisition(source: Source, dataset: Dataset, where: str) -> dict[str, Any]:
+    """The acquisition table of a source; a real scan has none, for it is acquired already.
+
+    Raises:
+        SpecError: an unknown key or a value out of range, or a table where the dataset is real.
+    """
+    if dataset.name in LOADERS:
+        return check_acquisition({"modality": dataset.modality, **source.acquisition}, where)
+    if source.acquisition:
+        raise SpecError("real scans are acquired already", where=f"{where}: acquisition", remedy="remove this table")
+    return {"modality": dataset.modality}
+
+
+def acquisition_steps(target: Target | None) -> list[Any]:
+    """The acquisition steps of a target with their values, numbered where an operator occurs twice."""
+    from_table, seen = [], {}
+    for step in target.acquisition if target else ():
+        if step.operator not in OPERATORS:
+            raise SpecError(
+                f"unknown operator '{step.operator}' in target '{target.name}'",
+                remedy=nearest(step.operator, OPERATORS),
+            )
+        seen[step.operator] = seen.get(step.operator, -1) + 1
+        operator = OPERATORS[step.operator]
+        value = value_at(operator, step.levels[0]) if step.levels else step.values[0]
+        from_table.append(Step(step.operator, value, seen[step.operator]))
+    return from_table
+
+
+def _setting(step) -> dict[str, float]:
+    return {"level": step.levels[0]} if step.levels else {"value": step.values[0]}
+
+
+def shift_of(target: Target | None) -> tuple[str | None, float | None, float | None, str | None]:
+    """Operator, level, value and unit of a target that one operator makes; Nones for any other."""
+    steps = [*target.acquisition, *target.population] if target else []
+    if len(steps) != 1 or target.protocol:
+        return None, None, None, None
+    step = steps[0]
+    operator = OPERATORS.get(step.operator) or POPULATIONS[step.operator]
+    if step.values:
+        return step.operator, None, step.values[0], operator.unit
+    if step.operator in OPERATORS:
+        value = value_at(operator, step.levels[0])
+    else:
+        value = resolve({}, step.operator, level=step.levels[0]).get(operator.key, operator.identity)
+    return step.operator, step.levels[0], value, operator.unit
 
 
 def load_anatomy(store: Store, key: str, case_id: str) -> Anatomy:

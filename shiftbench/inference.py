@@ -62,7 +62,9 @@ def _window_size(model: Normalised, shape: tuple[int, ...]) -> tuple[int, ...]:
 def _sliding(model: Normalised, image: Tensor) -> Tensor:
     window = _window_size(model, tuple(image.shape[1:]))
     x = model.normalise(image)[None]
-    return sliding_window_inference(x, window, 4, model, overlap=WINDOW_OVERLAP, mode="gaussian", padding_mode="replicate")[0]
+    return sliding_window_inference(
+        x, window, 4, model, overlap=WINDOW_OVERLAP, mode="gaussian", padding_mode="replicate"
+    )[0]
 
 
 def _windows(model: Normalised, x: Tensor) -> Iterator[Tensor]:

@@ -14,13 +14,16 @@ import numpy as np
 from shiftbench.data.phantoms import tissue_maps
 from shiftbench.domains import DatasetRef, load_anatomy
 from shiftbench.errors import NotApplicable
-from shiftbench.shifts.acquisition import Step, acquire
+from shiftbench.shifts.acquisition import acquire
 from shiftbench.shifts.protocol import reference as draw_reference
+from shiftbench.shifts.settings import Step
 from shiftbench.store import Store
 from shiftbench.types import Anatomy, Dataset
 
 
-def make_anatomies(store: Store, key: str, dataset: DatasetRef, cases: Sequence[str], population: Mapping[str, float]) -> None:
+def make_anatomies(
+    store: Store, key: str, dataset: DatasetRef, cases: Sequence[str], population: Mapping[str, float]
+) -> None:
     """Generates or reads the cases' anatomies and publishes them."""
     opened = dataset.open()
     infos = {info.case_id: info for info in opened.cases()}
@@ -41,7 +44,9 @@ def make_anatomies(store: Store, key: str, dataset: DatasetRef, cases: Sequence[
 
 
 def _arrays(anatomy: Anatomy) -> dict[str, np.ndarray]:
-    arrays = {n: getattr(anatomy, n) for n in ("fine", "instances", "tissue", "image") if getattr(anatomy, n) is not None}
+    arrays = {
+        n: getattr(anatomy, n) for n in ("fine", "instances", "tissue", "image") if getattr(anatomy, n) is not None
+    }
     if anatomy.texture is not None:
         arrays["texture"] = anatomy.texture
     for name, values in (anatomy.values or {}).items():

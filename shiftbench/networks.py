@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from shiftbench.backbones import backbone_named
 from shiftbench.rng import generator
 
-
 NORMS = {"batch": ("batch", {}), "instance": ("instance", {"affine": True})}
 
 
@@ -53,7 +52,9 @@ class Normalised(nn.Module):
     `forward` takes a batch of normalised tiles (b, c, *s); `normalise` takes one raw case (c, *s).
     """
 
-    def __init__(self, network: nn.Module, normalise: Normalise, *, dimension: int, patch: tuple[int, ...], stride: int):
+    def __init__(
+        self, network: nn.Module, normalise: Normalise, *, dimension: int, patch: tuple[int, ...], stride: int
+    ):
         super().__init__()
         self.network, self.normalise = network, normalise
         self.dimension, self.patch, self.stride = dimension, patch, stride
@@ -88,5 +89,7 @@ def build(
             norm=NORMS[spec.norm],
         )
     if dimension == 2:
-        network = network.to(memory_format=torch.channels_last)  # about twice as fast on a CPU; slower in 3-D with instance norm
+        network = network.to(
+            memory_format=torch.channels_last
+        )  # about twice as fast on a CPU; slower in 3-D with instance norm
     return Normalised(network, normalise, dimension=dimension, patch=patch, stride=spec.stride)

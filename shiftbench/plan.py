@@ -3,114 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from shiftbench import domains
-from shiftbench.data.describe import Description, load_description
-from shiftbench.data.folders import locate
-from shiftbench.data.splits import cross_fit_halves, fewshot_cases, real_source_split, simulated_split
-from shiftbench.domains import DatasetRef, Part
-from shiftbench.errors import NotApplicable, SpecError, nearest
-from shiftbench.contract import GRANTS
-from shiftbench.metrics import SCORERS
 from shiftbench.backbones import backbone_named
+from shiftbench.contract import GRANTS
+from shiftbench.data.splits import cross_fit_halves, fewshot_cases, real_source_split, simulated_split
+from shiftbench.domains import (
+    DatasetRef,
+    Part,
+    acquisition_steps,
+    dataset_ref,
+    population_of,
+    shift_of,
+    source_acquisition,
+)
+from shiftbench.errors import NotApplicable
+from shiftbench.graph import MethodCard, Options, Plan, Task, Unit
+from shiftbench.metrics import SCORERS
 from shiftbench.rng import digest
 from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
-from shiftbench.shifts.acquisition import Step, check_acquisition
-from shiftbench.shifts.operators import value_at
-from shiftbench.shifts.population import resolve
 from shiftbench.shifts.protocol import check_protocol
-from shiftbench.spec import Scenario, Source, Target, content_root
+from shiftbench.spec import Scenario, Source, Target
 from shiftbench.types import Dataset, Family, Track
 
 TRAIN_VERSION = 1
 PREDICT_VERSION = 1
 CHUNK = 10  # cases per data task
 DRAWS = {"smoke": 1, "quick": 1, "dev": 1, "core": 3, "full": 5}  # few-shot draws per seed
-
-
-@dataclass(frozen=True)
-class MethodCard:
-    """What a plan knows of a method without importing it: its leaderboard key, identity and wishes.
-
-    Attributes:
-        parameters: hyper-parameters by name (JSON values).
-        prepares: of "prepare" and "summarise", what the method has.
-        payload: what a worker loads it from.
-    """
-
-    name: str
-    stem: str
-    version: str
-    track: Track
-    episode: str
-    parameters: Mapping[str, Any]
-    prepares: tuple[str, ...]
-    payload: Mapping[str, Any]
-
-    @property
-    def k(self) -> int | None:
-        """Number of labelled target cases of a few-shot method."""
-        return self.parameters.get("k")
-
-    @property
-    def identity(self) -> list[Any]:
-        """What the method's results are addressed by."""
-        return [self.stem, self.version, str(self.track), self.episode, dict(self.parameters)]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the caller of a run chooses; all but where the data lie is part of the keys."""
-
-    folders: Mapping[str, Path] = field(default_factory=dict)  # dataset name -> folder
-    roots: tuple[Path, ...] = ()  # folders that are searched for a dataset by name
-    seeds: tuple[int, ...] | None = None
-    backbones: tuple[str, ...] | None = None
-    device: str = "cpu"
-    threads: int = 1
-
-
-@dataclass(frozen=True)
-class Task:
-    """One node of the graph: what to compute (`kind`, `payload`), its address, and what must be there before."""
-
-    kind: str
-    key: str
-    payload: Mapping[str, Any]
-    needs: tuple[str, ...]
-    label: str
-    seconds: float  # a guess, for the order of work and the time left
-
-    @property
-    def id(self) -> str:
-        """Address of the task's record."""
-        return f"{self.kind}/{self.key}"
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Rows of one method on one target with one seed: row fields that are known before, and the folds to collect."""
-
-    row: Mapping[str, Any]
-    folds: tuple[tuple[str, str, Part], ...]  # (predict task id, score task id, test part)
-    method: MethodCard
-    scenario: Scenario
-
-
-@dataclass
-class Plan:
-    """The graph and its units."""
-
-    tasks: dict[str, Task] = field(default_factory=dict)
-    units: list[Unit] = field(default_factory=list)
-
-    def add(self, kind: str, payload: Mapping[str, Any], needs: Sequence[str], label: str, seconds: float, key: Any) -> Task:
-        """The task with this address, made once however often it is asked for."""
-        task = Task(kind, digest(kind, key), payload, tuple(dict.fromkeys(needs)), label, seconds)
-        return self.tasks.setdefault(task.id, task)
 
 
 def plan(scenarios: Sequence[Scenario], methods: Sequence[MethodCard], options: Options, suite: str) -> Plan:
@@ -125,21 +46,6 @@ def plan(scenarios: Sequence[Scenario], methods: Sequence[MethodCard], options: 
     for scenario in scenarios:
         _Scenario(graph, scenario, options, suite, opened).add(methods)
     return graph
-
-
-def dataset_ref(scenario: Scenario, name: str, options: Options) -> DatasetRef:
-    """Where a scenario's dataset comes from: a phantom of the scenario's size, or a described folder."""
-    if name in domains.LOADERS:
-        return DatasetRef(name, phantom=scenario.phantom.model_dump())
-    known = {p.stem: p for p in sorted((content_root() / "scenarios" / "datasets").glob("*.toml"))}
-    path = Path(name) if name.endswith(".toml") else known.get(name)
-    if path is None:
-        raise SpecError(
-            f"unknown dataset '{name}'", where=scenario.name, remedy=nearest(name, [*domains.LOADERS, *known])
-        )
-    description: Description = load_description(path, path.parent)
-    root = locate(description.name, description, named=options.folders, roots=options.roots)
-    return DatasetRef(name, description=str(path), root=str(root))
 
 
 class _Scenario:
@@ -169,7 +75,7 @@ class _Scenario:
 
     def dataset(self, name: str) -> tuple[DatasetRef, Dataset]:
         """The dataset of a domain, opened once per run."""
-        ref = dataset_ref(self.scenario, name, self.options)
+        ref = dataset_ref(self.scenario, name, self.options.folders, self.options.roots)
         address = digest(ref.payload())
         if address not in self.opened:
             self.opened[address] = (ref, ref.open())
@@ -196,7 +102,13 @@ class _Scenario:
         else:
             split = simulated_split(cases, dataset_digest=dataset.digest, seed=self.scenario.domain_seed)
             splits = [(split.adapt, split.test)]
-        return [tuple(self.part(self.source, target, ref, dataset, ids, n) for ids, n in zip(s, ("adapt", "test"), strict=True)) for s in splits]
+        return [
+            tuple(
+                self.part(self.source, target, ref, dataset, ids, n)
+                for ids, n in zip(s, ("adapt", "test"), strict=True)
+            )
+            for s in splits
+        ]
 
     def part(
         self, source: Source, target: Target | None, ref: DatasetRef, dataset: Dataset, cases: Sequence[str], name: str
@@ -223,7 +135,13 @@ class _Scenario:
             (),
             f"anatomies of {title}",
             0.4 * len(ids),
-            [domains.ANATOMY_VERSION, dataset.digest, dict(sorted(population.items())), _population_versions(population), ids],
+            [
+                domains.ANATOMY_VERSION,
+                dataset.digest,
+                dict(sorted(population.items())),
+                _population_versions(population),
+                ids,
+            ],
         )
         versions = [[s.operator, OPERATORS[s.operator].version, s.value, s.occurrence] for s in steps]
         images = self.graph.add(
@@ -243,7 +161,13 @@ class _Scenario:
         rules = {rule: PROTOCOLS[rule].version for rule in protocol}
         references = self.graph.add(
             "references",
-            {"anatomy": anatomy.key, "dataset": ref.payload(), "cases": ids, "structures": self.structures, "protocol": protocol},
+            {
+                "anatomy": anatomy.key,
+                "dataset": ref.payload(),
+                "cases": ids,
+                "structures": self.structures,
+                "protocol": protocol,
+            },
             (anatomy.id,),
             f"references of {title}",
             0.1 * len(ids),
@@ -274,7 +198,9 @@ class _Scenario:
             "references": parts["train"].references_keys(),
         }
         label = f"training {backbone} on {self.source.name} (seed {seed})"
-        return self.graph.add("train", payload, _needs(parts["train"], references=True), label, self.train_seconds(spec), key)
+        return self.graph.add(
+            "train", payload, _needs(parts["train"], references=True), label, self.train_seconds(spec), key
+        )
 
     def train_seconds(self, backbone) -> float:
         points = self.recipe.batch
@@ -282,7 +208,9 @@ class _Scenario:
             points *= n
         return self.recipe.steps * points * sum(backbone.widths[:2]) / 48 * 4e-7
 
-    def prepare_task(self, method: MethodCard, backbone: str, seed: int, train: Task, parts: Mapping[str, Part]) -> Task:
+    def prepare_task(
+        self, method: MethodCard, backbone: str, seed: int, train: Task, parts: Mapping[str, Part]
+    ) -> Task:
         """The state a method starts from: the shared checkpoint, its own preparation, or a sidecar beside either."""
         if not method.prepares:
             return train
@@ -296,7 +224,14 @@ class _Scenario:
             "threads": self.options.threads,
         }
         needs = [train.id, *_needs(parts["train"], references=True), *_needs(parts["val"], references=True)]
-        key = [PREDICT_VERSION, method.identity, train.key, parts["val"].images_keys(), parts["val"].references_keys(), seed]
+        key = [
+            PREDICT_VERSION,
+            method.identity,
+            train.key,
+            parts["val"].images_keys(),
+            parts["val"].references_keys(),
+            seed,
+        ]
         seconds = self.train_seconds(backbone_named(backbone)) if "prepare" in method.prepares else 5.0
         return self.graph.add("prepare", payload, needs, f"preparing {method.name}", seconds, key)
 
@@ -309,7 +244,9 @@ class _Scenario:
         draws = DRAWS[self.scenario.budget] if track is Track.FEWSHOT else 1
         name = target.name if target else self.source.name
         for draw in range(draws):
-            tasks = [self.fold_tasks(method, backbone, seed, draw, name, state, source_parts, fold) for fold in folds[name]]
+            tasks = [
+                self.fold_tasks(method, backbone, seed, draw, name, state, source_parts, fold) for fold in folds[name]
+            ]
             row = self.row(method, backbone, seed, draw, target)
             self.graph.units.append(Unit(row, tuple(tasks), method, self.scenario))
 
@@ -388,7 +325,7 @@ class _Scenario:
 
     def row(self, method: MethodCard, backbone: str, seed: int, draw: int, target: Target | None) -> dict[str, Any]:
         """The fields of a row that the plan knows."""
-        operator, level, value, unit = _shift_of(target)
+        operator, level, value, unit = shift_of(target)
         return {
             "suite": self.suite,
             "scenario": self.scenario.name,
@@ -412,62 +349,6 @@ class _Scenario:
         }
 
 
-def population_of(source: Source, target: Target | None) -> dict[str, float]:
-    """Population keys of a domain: the source's, changed by the target's steps."""
-    population = dict(source.population)
-    for step in target.population if target else ():
-        population = resolve(population, step.operator, **_setting(step))
-    return population
-
-
-def source_acquisition(source: Source, dataset: Dataset, where: str) -> dict[str, Any]:
-    """The acquisition table of a source; a real scan has none, for it is acquired already.
-
-    Raises:
-        SpecError: an unknown key or a value out of range, or a table where the dataset is real.
-    """
-    if dataset.name in domains.LOADERS:
-        return check_acquisition({"modality": dataset.modality, **source.acquisition}, where)
-    if source.acquisition:
-        raise SpecError("real scans are acquired already", where=f"{where}: acquisition", remedy="remove this table")
-    return {"modality": dataset.modality}
-
-
-def acquisition_steps(target: Target | None) -> list[Any]:
-    """The acquisition steps of a target with their values, numbered where an operator occurs twice."""
-    from_table, seen = [], {}
-    for step in target.acquisition if target else ():
-        if step.operator not in OPERATORS:
-            raise SpecError(
-                f"unknown operator '{step.operator}' in target '{target.name}'", remedy=nearest(step.operator, OPERATORS)
-            )
-        seen[step.operator] = seen.get(step.operator, -1) + 1
-        operator = OPERATORS[step.operator]
-        value = value_at(operator, step.levels[0]) if step.levels else step.values[0]
-        from_table.append(Step(step.operator, value, seen[step.operator]))
-    return from_table
-
-
-def _setting(step) -> dict[str, float]:
-    return {"level": step.levels[0]} if step.levels else {"value": step.values[0]}
-
-
-def _shift_of(target: Target | None) -> tuple[str | None, float | None, float | None, str | None]:
-    """Operator, level, value and unit of a target that one operator makes; Nones for any other."""
-    steps = [*target.acquisition, *target.population] if target else []
-    if len(steps) != 1 or target.protocol:
-        return None, None, None, None
-    step = steps[0]
-    operator = OPERATORS.get(step.operator) or POPULATIONS[step.operator]
-    if step.values:
-        return step.operator, None, step.values[0], operator.unit
-    if step.operator in OPERATORS:
-        value = value_at(operator, step.levels[0])
-    else:
-        value = resolve({}, step.operator, level=step.levels[0]).get(operator.key, operator.identity)
-    return step.operator, step.levels[0], value, operator.unit
-
-
 def _population_versions(population: Mapping[str, float]) -> dict[str, int]:
     return {op.name: op.version for op in POPULATIONS.values() if op.key in population}
 
@@ -486,4 +367,3 @@ def _restricted(part: Part, cases: Sequence[str]) -> Part:
 def _needs(part: Part, *, references: bool = False) -> list[str]:
     needs = [f"images/{k}" for k in part.images_keys()]
     return needs + [f"references/{k}" for k in part.references_keys()] if references else needs
-

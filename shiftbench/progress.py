@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from shiftbench.engine.local import Outcome
-from shiftbench.plan import Plan, Task
+from shiftbench.graph import Plan, Task
 from shiftbench.store import Store
 
 PLAIN_SECONDS = 15.0  # between lines where there is no terminal
@@ -50,7 +50,9 @@ class RunProgress:
             self.bar.start()
             self.line = self.bar.add_task("starting", total=self.total)
         else:
-            self.console.print(f"{self.total} tasks to do, {len(graph.tasks) - self.total} done before", highlight=False)
+            self.console.print(
+                f"{self.total} tasks to do, {len(graph.tasks) - self.total} done before", highlight=False
+            )
 
     def _count(self, outcome: Outcome) -> None:
         self.done += 1

@@ -18,8 +18,9 @@ import pandas as pd
 from shiftbench.data.folders import parse_places
 from shiftbench.engine.local import LocalEngine, Outcome
 from shiftbench.errors import DataError, MethodError, OutputError
+from shiftbench.graph import MethodCard, Options, Plan, Task, Unit
 from shiftbench.methods import locate_method, shipped_methods
-from shiftbench.plan import MethodCard, Options, Plan, Task, Unit, plan
+from shiftbench.plan import plan
 from shiftbench.rng import digest
 from shiftbench.scoring import score_fold
 from shiftbench.spec import Scenario, load_scenario, load_suite
@@ -161,7 +162,9 @@ def resolve_device(device: str) -> str:
 
         usable = torch.cuda.is_available()
     if device == "cuda" and not usable:
-        raise DataError("CUDA was asked for and torch finds no GPU", remedy="use --device cpu, or see `shiftbench doctor`")
+        raise DataError(
+            "CUDA was asked for and torch finds no GPU", remedy="use --device cpu, or see `shiftbench doctor`"
+        )
     return "cuda" if usable else "cpu"
 
 
@@ -187,7 +190,10 @@ def method_cards(specs: Sequence[str], store: Store) -> list[MethodCard]:
 
 def _ask_for_cards(specs: Sequence[str]) -> Any:
     command = [sys.executable, "-m", "shiftbench.worker.cards", *specs]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode == 2:
         problem, where, remedy = json.loads(done.stdout.splitlines()[-1])
@@ -288,7 +294,9 @@ def read_rows(folder: Path) -> pd.DataFrame:
     path = folder / ROWS
     if not path.is_file():
         raise OutputError(f"no {ROWS} here", where=folder, remedy="give a folder that `shiftbench run` wrote")
-    return pd.read_csv(path, dtype={"method_version": str, "case": str, "patient": str, "detail": str}, low_memory=False)
+    return pd.read_csv(
+        path, dtype={"method_version": str, "case": str, "patient": str, "detail": str}, low_memory=False
+    )
 
 
 __all__ = ["collect", "load_scenario", "read_rows", "run", "write_rows"]

@@ -35,7 +35,12 @@ def score_fold(
         else:
             reference = load_reference(store, references_key, case)
             scores = _scored(store, predict_key, case, entry, reference, info, structures)
-        extra = {"case": case, "patient": info["patient"], "seconds": entry.get("seconds", 0.0), "peak_mb": entry.get("peak_mb")}
+        extra = {
+            "case": case,
+            "patient": info["patient"],
+            "seconds": entry.get("seconds", 0.0),
+            "peak_mb": entry.get("peak_mb"),
+        }
         rows += [{**extra, **score} for score in scores]
     return rows
 

@@ -99,7 +99,9 @@ class Target(_Model):
 
     def expanded(self) -> list[Target]:
         """One target per level: the step that lists several settings is taken at each in turn."""
-        many = [(kind, i) for kind in ("acquisition", "population") for i, s in enumerate(getattr(self, kind)) if len(s) > 1]
+        many = [
+            (kind, i) for kind in ("acquisition", "population") for i, s in enumerate(getattr(self, kind)) if len(s) > 1
+        ]
         if not many:
             return [self]
         if len(many) > 1:
@@ -221,7 +223,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"not valid TOML: {error}", where=path, remedy="mend this line") from None
     except OSError as error:
-        raise SpecError(f"cannot be read: {error.strerror}", where=path, remedy="check the path and its rights") from None
+        raise SpecError(
+            f"cannot be read: {error.strerror}", where=path, remedy="check the path and its rights"
+        ) from None
 
 
 def _keys_known_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -247,7 +251,9 @@ def parse(model: type[BaseModel], table: dict[str, Any], where: object) -> Any:
                 f"unknown key '{key}'", where=where, remedy=nearest(name, _keys_known_at(model, first["loc"]))
             ) from None
         if first["type"] == "missing":
-            raise SpecError(f"the key '{key}' is missing", where=where, remedy=f"add '{first['loc'][-1]} = ...'") from None
+            raise SpecError(
+                f"the key '{key}' is missing", where=where, remedy=f"add '{first['loc'][-1]} = ...'"
+            ) from None
         problem = first["msg"].removeprefix("Value error, ")
         given = first.get("input")
         shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""

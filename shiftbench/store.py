@@ -152,9 +152,13 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError("the disk is full", where=path, remedy="free some space or give --out elsewhere") from None
+            raise OutputError(
+                "the disk is full", where=path, remedy="free some space or give --out elsewhere"
+            ) from None
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise OutputError("the folder cannot be written", where=path, remedy="change its rights or give --out") from None
+            raise OutputError(
+                "the folder cannot be written", where=path, remedy="change its rights or give --out"
+            ) from None
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise OutputError("the path is a file", where=path, remedy="give a folder with --out") from None
         raise

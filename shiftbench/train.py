@@ -78,7 +78,10 @@ class PatchSampler:
         image, reference = self.images[case], self.references[case]
         if reference.ndim > len(self.recipe.patch):  # a slice of a volume for a 2-D network
             image, reference, centre = image[:, centre[0]], reference[centre[0]], centre[1:]
-        start = [int(np.clip(c - p // 2, 0, n - p)) for c, p, n in zip(centre, self.recipe.patch, reference.shape, strict=True)]
+        start = [
+            int(np.clip(c - p // 2, 0, n - p))
+            for c, p, n in zip(centre, self.recipe.patch, reference.shape, strict=True)
+        ]
         index = tuple(slice(s, s + p) for s, p in zip(start, self.recipe.patch, strict=True))
         return image[(slice(None), *index)], reference[index]
 

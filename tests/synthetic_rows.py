@@ -54,56 +54,43 @@ def make_rows(
     patients: int = 24,
     seeds: Iterable[int] = (0,),
     methods: Iterable[str] = tuple(METHODS),
+    levels: Iterable[int] = (1, 3, 5),
     backbone: str = "unet_bn",
 ) -> pd.DataFrame:
     """One row per method, domain, patient, seed, structure and metric (dsc and nsd)."""
     rows = []
-    for scenario, (name, family, operator, unit, levels) in SCENARIOS.items():
+    for scenario, (name, family, operator, unit, settings) in SCENARIOS.items():
+        chosen = [s for s in settings if len(settings) == 1 or s[0] in levels]
         for seed in seeds:
             for method in methods:
-                shift = {"scenario": scenario, "seed": seed, "backbone": backbone}
-                rows += _domain(method, "site-a", "control", None, None, (None, None, 0.0), patients, shift)
-                for level in levels:
-                    target = f"{name}:{level[0]:g}" if len(levels) > 1 else name
-                    rows += _domain(method, target, family, operator, unit, level, patients, shift)
+                run = {"scenario": scenario, "seed": seed, "backbone": backbone}
+                rows += _domain(method, "site-a", "control", None, None, (None, None, 0.0), patients, run)
+                for level in chosen:
+                    target = f"{name}:{level[0]:g}" if len(chosen) > 1 else name
+                    rows += _domain(method, target, family, operator, unit, level, patients, run)
     return pd.DataFrame([asdict(row) for row in rows])
 
 
-def _domain(method, target, family, operator, unit, level, patients, shift) -> list[Row]:
+def _domain(method, target, family, operator, unit, level, patients, run) -> list[Row]:
     track, k, recovered, loss = METHODS[method]
     severity, value, drop = level
     if method == "target_oracle" and family == "control":
         return []
     if family == "annotation" and method in WITHOUT_TARGET_LABELS:
         recovered = 0.0
+    size = (len(STRUCTURES), patients)
+    noise = generator(1, "patients").normal(0, 0.04, size) + generator(2, run["seed"]).normal(0, 0.01, size)
+    noise += generator(3, run["seed"], target, method).normal(0, 0.012, size)
+    shift = {"operator": operator, "level": severity, "level_value": value, "level_unit": unit}
+    who = {"target": target, "family": family, "method": method, "track": track, "k": k}
     rows = []
-    for i in range(patients):
-        patient = f"patient-{i:02d}"
-        for structure, level_0 in STRUCTURES.items():
-            where = (patient, structure)
-            case = generator(1, *where).normal(0, 0.04) + generator(2, *where, shift["seed"]).normal(0, 0.01)
-            case += generator(3, *where, target, method).normal(0, 0.012)
-            score = level_0 + case - drop * (1 - 0.9 * recovered) - loss
+    for structure, clean, noisy in zip(STRUCTURES, STRUCTURES.values(), noise, strict=True):
+        scores = clean + noisy - drop * (1 - 0.9 * recovered) - loss
+        for i, score in enumerate(scores):
+            case = {"case": f"patient-{i:02d}", "patient": f"patient-{i:02d}", "structure": structure}
             for metric, offset in (("dsc", 0.0), ("nsd", 0.03)):
-                rows.append(
-                    _row(
-                        **shift,
-                        target=target,
-                        family=family,
-                        operator=operator,
-                        level=severity,
-                        level_value=value,
-                        level_unit=unit,
-                        method=method,
-                        track=track,
-                        k=k,
-                        case=patient,
-                        patient=patient,
-                        structure=structure,
-                        metric=metric,
-                        value=min(0.995, max(0.0, score + offset)),
-                    )
-                )
+                shown = min(0.995, max(0.0, float(score) + offset))
+                rows.append(_row(**run, **shift, **who, **case, metric=metric, value=shown))
     return rows
 
 

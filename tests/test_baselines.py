@@ -107,6 +107,12 @@ def test_alpha_one_is_the_source_model_to_the_bit(tiny):
     assert torch.equal(scores(predict, tiny.test[0]), scores(blocks.predictor(tiny.model), tiny.test[0]))
 
 
+def test_statistics_of_a_case_start_from_the_sources_and_not_from_the_case_before(tiny):
+    predict, _ = adapted("alpha_bn", tiny)
+    predict(tiny.test[1] * 3)
+    assert torch.equal(scores(predict, tiny.test[0]), scores(adapted("alpha_bn", tiny)[0], tiny.test[0]))
+
+
 def test_alpha_zero_is_prediction_time_batch_norm_to_the_bit(tiny):
     by_alpha, _ = adapted("alpha_bn", tiny, alpha=0.0)
     plain, _ = adapted("pred_bn", tiny)

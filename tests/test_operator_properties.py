@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shiftbench.errors import NotApplicable, OperatorError
-from shiftbench.shifts import OPERATORS, LabelPolicy, apply, value_at
-from shiftbench.shifts.acquisition import ACQUISITION_KEYS, Step, acquire
+from shiftbench.shifts import OPERATORS, LabelPolicy, apply, mr, value_at
+from shiftbench.shifts.acquisition import acquire
+from shiftbench.shifts.settings import ACQUISITION_KEYS, Step
 from shiftbench.shifts.measure import WORSE, nrmse
 from shiftbench.shifts.operators import resolve
 from shiftbench.types import Anatomy, Geometry
@@ -172,6 +173,7 @@ def test_the_table_is_complete(name):
 
 
 def test_acquisition_keys_have_units_and_defaults_in_range():
+    assert set(SEQUENCES) == set(mr.SEQUENCES)  # listed without torch there, with their equations here
     for settings_of in ACQUISITION_KEYS.values():
         for key, setting in settings_of.items():
             if setting.choices:

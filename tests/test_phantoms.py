@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from shiftbench.data.phantoms import AbdomenPhantom, tissue_maps
+from shiftbench.data.phantoms.abdomen import VERSION
 from shiftbench.data.phantoms.shapes import majority
 from shiftbench.data.phantoms.tissues import PHASES, TISSUES, at_field, mix
 from shiftbench.errors import DataError
@@ -34,6 +35,17 @@ def test_the_same_seed_gives_the_same_bytes_in_any_order():
     backwards = {c: bytes_of(SMALL.anatomy(c, {})) for c in ("p0002", "p0001", "p0000")}
     assert forwards == backwards
     assert len(set(forwards.values())) == 3
+
+
+def test_the_first_patient_is_the_one_of_this_version():
+    anatomy = SMALL.anatomy("p0000", {})
+    counts = np.bincount(anatomy.fine.ravel(), minlength=len(INDEX))
+    known = (14699, 3289, 1668, 56, 540, 381, 131, 19, 0, 122, 980, 307, 44, 19, 180, 152, 453)
+    assert VERSION == 1
+    assert np.abs(counts - known).max() <= 3  # single voxels may differ between CPU types
+    assert anatomy.instances.max() == 3
+    assert anatomy.values["T1_ms_1.5T"].mean() == pytest.approx(988.4453, rel=1e-5)
+    assert anatomy.values["HU"][5] == pytest.approx(179.5292, rel=1e-5)
 
 
 def test_another_seed_gives_other_patients_and_another_digest():

@@ -136,6 +136,17 @@ def test_diagonal_neighbours_are_one_lesion_and_instances_are_kept_apart():
     assert without_small(mask, ids, 2.0, (1.0,) * 3).sum() == 0
 
 
+def test_the_smallest_lesion_is_a_volume_in_mm3_and_in_2d_its_great_disc():
+    mask = np.zeros((4, 8, 8), bool)
+    mask[1, 1, 1] = mask[3, 4:6, 4:6] = True
+    kept = [int(without_small(mask, None, 4.0, spacing).sum()) for spacing in ((1.0,) * 3, (0.9,) * 3, (4.0, 1.0, 1.0))]
+    assert kept == [4, 0, 5]
+    disc = np.zeros((8, 8), bool)
+    disc[0, 0] = disc[3:5, 3:5] = True  # areas 1 and 4 mm2; a sphere of 4 mm3 has a disc of 3.05 mm2
+    assert without_small(disc, None, 4.0, (1.0, 1.0)).sum() == 4
+    assert without_small(disc, None, 7.0, (1.0, 1.0)).sum() == 0
+
+
 def test_smoothing_is_in_plane_and_keeps_neighbours_together():
     fine = np.ones((6, 40, 40), np.int16)
     fine[2:4, 10:30, 10:20], fine[2:4, 10:30, 20:30] = 2, 6

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, Listener, wait
 from pathlib import Path
 from typing import Any
 
-from shiftbench.plan import Task
+from shiftbench.graph import Task
 from shiftbench.store import Store
 from shiftbench.types import Status
 
@@ -110,7 +110,9 @@ class LocalEngine:
                 cause = f"not run because {need.split('/')[0]} failed: {failed[need]}"
                 failed[task.id] = cause
                 del waiting[task.id]
-                yield self._failure(task, {"cause": cause, "status": str(Status.FAILED), "trace": "", "record": {}}, 0.0)
+                yield self._failure(
+                    task, {"cause": cause, "status": str(Status.FAILED), "trace": "", "record": {}}, 0.0
+                )
 
     def _start_ready(self, waiting: dict[str, Task], urgency: Mapping[str, float]) -> None:
         free = self.jobs - len(self.running())
@@ -131,7 +133,15 @@ class LocalEngine:
 
     def _spawn(self, lane: str) -> _Worker:
         address = self.listener.address
-        command = [sys.executable, "-m", "shiftbench.worker.serve", str(address), lane, str(self.root), str(self.threads)]
+        command = [
+            sys.executable,
+            "-m",
+            "shiftbench.worker.serve",
+            str(address),
+            lane,
+            str(self.root),
+            str(self.threads),
+        ]
         environment = {**os.environ, **{name: str(self.threads) for name in THREAD_VARIABLES}}
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")])
         process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
@@ -212,7 +222,12 @@ class LocalEngine:
         return Outcome(task, False, seconds, answer["cause"], answer["status"])
 
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
 
 
 def urgencies(tasks: Mapping[str, Task]) -> dict[str, float]:

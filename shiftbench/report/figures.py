@@ -79,6 +79,8 @@ def severity_curves(rows: pd.DataFrame, *, methods: Sequence[str] = ()) -> Figur
         OutputError: rows of several backbones or budgets.
     """
     curves = robustness.severity_curves(rows)
+    if curves.empty:
+        return None
     _refuse_several_runs(curves)
     curves = curves[
         curves["operator"].map(lambda name: name not in OPERATORS or OPERATORS[name].family != Family.CONTROL)

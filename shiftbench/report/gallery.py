@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from shiftbench.domains import load_case
-from shiftbench.plan import Plan, Unit
+from shiftbench.graph import Plan, Unit
 from shiftbench.report.planes import picture, plane, richest
 from shiftbench.report.sheet import Example
 from shiftbench.scoring import load_prediction

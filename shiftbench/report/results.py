@@ -11,7 +11,7 @@ import pandas as pd
 from rich.console import Console
 
 from shiftbench.errors import OutputError, SpecError, nearest
-from shiftbench.plan import Options
+from shiftbench.graph import Options
 from shiftbench.progress import RunProgress
 from shiftbench.report.stored import TEXT, print_stored
 from shiftbench.run import ROWS, Prepared, places, prepare
@@ -24,7 +24,9 @@ REPORT = "report.json"
 REPORT_VERSION = 1
 
 
-def run_and_report(scenarios: Sequence[str], *, console: Console, methods: Sequence[str] | None = None, **choices: Any) -> list[str]:
+def run_and_report(
+    scenarios: Sequence[str], *, console: Console, methods: Sequence[str] | None = None, **choices: Any
+) -> list[str]:
     """Runs, writes rows, tables and figures, prints the leaderboard; returns one line per failed method and target.
 
     Args:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from shiftbench.domains import acquisition_steps, dataset_ref, population_of, source_acquisition
 from shiftbench.errors import NotApplicable, SpecError, nearest
+from shiftbench.graph import Options
 from shiftbench.materialise import acquired, drawn
-from shiftbench.plan import Options, acquisition_steps, dataset_ref, population_of, source_acquisition
 from shiftbench.report.planes import picture, plane, richest
 from shiftbench.report.sheet import Cell, contact_sheet
 from shiftbench.shifts import OPERATORS, POPULATIONS
@@ -59,7 +60,7 @@ def _sheet(
     subtitle: str,
 ) -> Figure:
     source = scenario.source[0]
-    dataset = dataset_ref(scenario, source.dataset or scenario.dataset, options).open()
+    dataset = dataset_ref(scenario, source.dataset or scenario.dataset, options.folders, options.roots).open()
     chosen = list({info.patient_id: info.case_id for info in dataset.cases()}.values())[:patients]
     at = [richest(dataset.anatomy(case, dict(source.population)).fine) for case in chosen]
     rows = [

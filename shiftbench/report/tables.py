@@ -289,13 +289,11 @@ def _markdown_targets(board: Board) -> str:
         board.targets[["family", "scenario", "target", "source"]].drop_duplicates().itertuples(index=False, name=None)
     )
     lines = [line for line, _ in _lines(board)]
+    scores = {(row["track"], row["label"], row["scenario"], row["target"]): row for _, row in board.targets.iterrows()}
     body: list[list[str]] = []
     for family, scenario, target, source in sorted(keys, key=lambda key: (key[2] != key[3], order[key[0]], key[1:3])):
-        here = board.targets[(board.targets["scenario"] == scenario) & (board.targets["target"] == target)]
-        cells = []
-        for line in lines:
-            found = here[(here["track"] == line["track"]) & (here["label"] == line["label"])]
-            cells.append(_target_cell(found.iloc[0], target == source) if len(found) else _DASH)
+        found = [scores.get((line["track"], line["label"], scenario, target)) for line in lines]
+        cells = [_DASH if row is None else _target_cell(row, target == source) for row in found]
         if target != source:
             body.append([FAMILY_NAMES[family].lower(), f"{scenario}: {target}", *cells])
         elif not any(earlier[0] == "source" and earlier[2:] == cells for earlier in body):

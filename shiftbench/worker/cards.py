@@ -15,7 +15,7 @@ OPTIONAL_VERBS = ("prepare", "summarise")
 
 
 def card(loaded: LoadedMethod) -> dict[str, Any]:
-    """The method as JSON values; see `shiftbench.plan.MethodCard`."""
+    """The method as JSON values; see `shiftbench.graph.MethodCard`."""
     method = loaded.method
     parameters = {f.name: getattr(method, f.name) for f in fields(method) if f.name not in ("track", "episode")}  # type: ignore[arg-type]
     return {

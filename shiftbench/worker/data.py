@@ -8,7 +8,7 @@ from typing import Any
 from shiftbench import materialise
 from shiftbench.domains import DatasetRef, Part
 from shiftbench.scoring import score_fold
-from shiftbench.shifts.acquisition import Step
+from shiftbench.shifts.settings import Step
 from shiftbench.store import Store
 
 

@@ -23,7 +23,6 @@ from shiftbench.types import Access, Episode, LabelledSet, Prediction, Recipe, S
 from shiftbench.worker.memory import PeakMemory
 
 
-
 def untrained(task: Mapping[str, Any], channels: int) -> Normalised:
     """The scenario's backbone with weights that depend on the seed alone."""
     return build(
@@ -52,7 +51,9 @@ def train(store: Store, key: str, task: Mapping[str, Any]) -> None:
         "seconds": time.perf_counter() - started,
     }
     with store.workspace() as folder:
-        save_file({n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}, folder / "weights.safetensors")
+        save_file(
+            {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}, folder / "weights.safetensors"
+        )
         store.publish("train", key, record, folder)
 
 
@@ -83,7 +84,9 @@ def prepare(store: Store, key: str, task: Mapping[str, Any]) -> None:
     record = {"train": task["train"], "own": own is not None, "seconds": time.perf_counter() - started}
     with store.workspace() as folder:
         if own is not None:
-            save_file({n: t.detach().cpu().contiguous() for n, t in own.state_dict().items()}, folder / "weights.safetensors")
+            save_file(
+                {n: t.detach().cpu().contiguous() for n, t in own.state_dict().items()}, folder / "weights.safetensors"
+            )
         save_file({n: t.detach().cpu().contiguous() for n, t in sidecar.items()}, folder / "sidecar.safetensors")
         store.publish("prepare", key, record, folder)
 
@@ -92,7 +95,9 @@ def _check_sidecar(sidecar: Mapping[str, torch.Tensor], loaded: LoadedMethod) ->
     size = sum(t.numel() * t.element_size() for t in sidecar.values())
     if size > SIDECAR_BYTES:
         raise MethodError(
-            f"the sidecar holds {size} bytes", where=loaded.path, remedy=f"declare at most {SIDECAR_BYTES} bytes of statistics"
+            f"the sidecar holds {size} bytes",
+            where=loaded.path,
+            remedy=f"declare at most {SIDECAR_BYTES} bytes of statistics",
         )
 
 
@@ -202,7 +207,9 @@ class _Stream:
         prediction = self.predictor(image.clone())
         if not isinstance(prediction, Prediction):
             raise MethodError(
-                f"the predictor returned {type(prediction).__name__}", where=self.loaded.path, remedy="return a Prediction"
+                f"the predictor returned {type(prediction).__name__}",
+                where=self.loaded.path,
+                remedy="return a Prediction",
             )
         return validate_prediction(prediction, image, self.classes)
 

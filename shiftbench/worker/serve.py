@@ -51,7 +51,14 @@ def attempt(handler: Any, store: Store, key: str, payload: Any) -> dict[str, Any
         handler(store, key, payload)
         return {"ok": True}
     except OutputError as error:
-        return {"ok": False, "fatal": True, "cause": str(error), "trace": "", "status": str(Status.FAILED), "record": {}}
+        return {
+            "ok": False,
+            "fatal": True,
+            "cause": str(error),
+            "trace": "",
+            "status": str(Status.FAILED),
+            "record": {},
+        }
     except Exception as error:
         expected = isinstance(error, ShiftBenchError) or hasattr(error, "record")
         return {

@@ -12,11 +12,11 @@ from shiftbench.data.phantoms.organs import Canvas
 from shiftbench.data.phantoms.shapes import ellipsoid, rotation
 from shiftbench.data.phantoms.tissues import TISSUES, Tissue, mix, vary
 
-EXPECTED = 2.6  # mean of the Poisson count at load 1
+EXPECTED = 3.0  # mean of the Poisson count at load 1
 MOST = 40
-MEDIAN_ML, LOG_SD_ML = 25.0, 0.75
-SMALLEST_ML, LARGEST_ML = 4.0, 400.0
-CONSPICUITY = (1.0, 1.5)  # range of the contrast to the liver, relative to the tabulated one
+MEDIAN_ML, LOG_SD_ML = 32.0, 0.6
+SMALLEST_ML, LARGEST_ML = 6.0, 400.0
+CONSPICUITY = (1.1, 1.6)  # range of the contrast to the liver, relative to the tabulated one
 # relative radius**2 up to which a shell reaches, its share of tumour; the contour is drawn at 1
 SHELLS = ((0.75, 1.0), (1.0, 0.68), (1.30, 0.32))
 

@@ -1,0 +1,97 @@
+"""The nouns of a plan: methods as cards, options, tasks, units and the graph of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shiftbench.domains import Part
+from shiftbench.rng import digest
+from shiftbench.spec import Scenario
+from shiftbench.types import Track
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """What a plan knows of a method without importing it: its leaderboard key, identity and wishes.
+
+    Attributes:
+        parameters: hyper-parameters by name (JSON values).
+        prepares: of "prepare" and "summarise", what the method has.
+        payload: what a worker loads it from.
+    """
+
+    name: str
+    stem: str
+    version: str
+    track: Track
+    episode: str
+    parameters: Mapping[str, Any]
+    prepares: tuple[str, ...]
+    payload: Mapping[str, Any]
+
+    @property
+    def k(self) -> int | None:
+        """Number of labelled target cases of a few-shot method."""
+        return self.parameters.get("k")
+
+    @property
+    def identity(self) -> list[Any]:
+        """What the method's results are addressed by."""
+        return [self.stem, self.version, str(self.track), self.episode, dict(self.parameters)]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller of a run chooses; all but where the data lie is part of the keys."""
+
+    folders: Mapping[str, Path] = field(default_factory=dict)  # dataset name -> folder
+    roots: tuple[Path, ...] = ()  # folders that are searched for a dataset by name
+    seeds: tuple[int, ...] | None = None
+    backbones: tuple[str, ...] | None = None
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """One node of the graph: what to compute (`kind`, `payload`), its address, and what must be there before."""
+
+    kind: str
+    key: str
+    payload: Mapping[str, Any]
+    needs: tuple[str, ...]
+    label: str
+    seconds: float  # a guess, for the order of work and the time left
+
+    @property
+    def id(self) -> str:
+        """Address of the task's record."""
+        return f"{self.kind}/{self.key}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows of one method on one target with one seed: row fields that are known before, and the folds to collect."""
+
+    row: Mapping[str, Any]
+    folds: tuple[tuple[str, str, Part], ...]  # (predict task id, score task id, test part)
+    method: MethodCard
+    scenario: Scenario
+
+
+@dataclass
+class Plan:
+    """The graph and its units."""
+
+    tasks: dict[str, Task] = field(default_factory=dict)
+    units: list[Unit] = field(default_factory=list)
+
+    def add(
+        self, kind: str, payload: Mapping[str, Any], needs: Sequence[str], label: str, seconds: float, key: Any
+    ) -> Task:
+        """The task with this address, made once however often it is asked for."""
+        task = Task(kind, digest(kind, key), payload, tuple(dict.fromkeys(needs)), label, seconds)
+        return self.tasks.setdefault(task.id, task)

@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=50, help="training patients")
     parser.add_argument("--test", type=int, default=30, help="test patients")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-shifts", action="store_true", help="own domain only")
+    parser.add_argument("--shifts", nargs="*", metavar="NAME", help="only these shifts (none: own domain only)")
     parser.add_argument("--no-logistic", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -277,7 +277,7 @@ def main() -> None:
     del images, references
     base = None
     for name, domain in shifted_domains().items():
-        if options.no_shifts and name != "source":
+        if name != "source" and options.shifts is not None and name not in options.shifts:
             continue
         start = time.perf_counter()
         images, references = materialise(phantom, test, domain)

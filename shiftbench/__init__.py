@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shiftbench import metrics, shifts
-    from shiftbench.run import read_rows, run
+    from shiftbench.runner import read_rows, run
     from shiftbench.spec import load_scenario
 
 __version__ = "0.1.0"
 __all__ = ["load_scenario", "metrics", "read_rows", "run", "shifts"]
 
-_FUNCTIONS = {"load_scenario": "shiftbench.spec", "run": "shiftbench.run", "read_rows": "shiftbench.run"}
+_FUNCTIONS = {"load_scenario": "shiftbench.spec", "run": "shiftbench.runner", "read_rows": "shiftbench.runner"}
 
 
 def __getattr__(name: str) -> Any:

@@ -126,7 +126,7 @@ def leaderboard(folder: Folder) -> None:
 def plot(folder: Folder) -> None:
     """Write the leaderboard and its figures of a result folder again, from its rows."""
     from shiftbench.report.results import write_tables_and_figures
-    from shiftbench.run import read_rows
+    from shiftbench.runner import read_rows
 
     for path in write_tables_and_figures(read_rows(folder), folder):
         console.print(str(path), highlight=False, soft_wrap=True)

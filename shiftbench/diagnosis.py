@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shiftbench.run import cores
+from shiftbench.runner import cores
 from shiftbench.spec import content_root, scenario_files
 
 LIBRARIES = (

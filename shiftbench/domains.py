@@ -94,6 +94,8 @@ def acquisition_steps(target: Target | None) -> list[Any]:
                 f"unknown operator '{step.operator}' in target '{target.name}'",
                 remedy=nearest(step.operator, OPERATORS),
             )
+        if step.levels and step.levels[0] == 0:
+            continue  # level 0 is the identity to the bit
         seen[step.operator] = seen.get(step.operator, -1) + 1
         operator = OPERATORS[step.operator]
         value = value_at(operator, step.levels[0]) if step.levels else step.values[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from shiftbench.data.phantoms import tissue_maps
+from shiftbench.data.phantoms import AbdomenPhantom, tissue_maps
 from shiftbench.domains import DatasetRef, load_anatomy
 from shiftbench.errors import NotApplicable
 from shiftbench.shifts.acquisition import acquire
@@ -57,13 +57,23 @@ def _arrays(anatomy: Anatomy) -> dict[str, np.ndarray]:
 def acquired(
     anatomy: Anatomy, dataset_digest: str, acquisition: Mapping[str, Any], steps: Sequence[Step], domain_seed: int
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """The raw image (c, *s) of one anatomy and what the shift achieved; a phantom's is rounded as a scanner exports it."""
-    maps_at = None if anatomy.tissue is None else (lambda field_t: tissue_maps(anatomy, field_t))
-    image, measured = acquire(anatomy, maps_at, acquisition, steps, key=(domain_seed, dataset_digest, anatomy.case_id))
-    if maps_at is not None:
-        limits = np.iinfo(np.int16)
-        image = np.clip(np.rint(image), limits.min, limits.max).astype(np.int16)
-    return image, measured
+    """Raw image (c, *s) of one anatomy, and what the shift achieved; a phantom's is rounded as a scanner exports it."""
+    key = (domain_seed, dataset_digest, anatomy.case_id)
+    if anatomy.tissue is None:
+        return acquire(anatomy, None, acquisition, steps, key=key)
+    wanted = {"phase": str(acquisition["phase"])} if "phase" in acquisition else {}
+    liver = anatomy.fine == AbdomenPhantom.fine_labels.index("liver")  # SNR is that of the liver, whatever the habitus
+    reference = liver if liver.any() else None
+    image, measured = acquire(
+        anatomy,
+        lambda field_t: tissue_maps(anatomy, field_t, **wanted),
+        acquisition,
+        steps,
+        key=key,
+        reference=reference,
+    )
+    limits = np.iinfo(np.int16)
+    return np.clip(np.rint(image), limits.min, limits.max).astype(np.int16), measured
 
 
 def make_images(

@@ -95,7 +95,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One patient before acquisition and annotation: a phantom (`tissue`, `values`, `texture`) or a real scan (`image`).
+    """One patient before acquisition and annotation: a phantom (`tissue`, `values`, `texture`) or a scan (`image`).
 
     Attributes:
         fine: int16 (*s), fine labels on the reference grid; their names are the dataset's `fine_labels`.

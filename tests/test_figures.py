@@ -60,7 +60,9 @@ def sheet():
         + [Cell(None, reason="already 5 mm thick") if i == 2 else Cell(rng.random((24, 32, 3)) * 255, (), None, "x")]
         for i in range(3)
     ]
-    return contact_sheet(cells, "Noise", "question", row_labels=["0", "1", "2"], structures=["liver", "tumour"])
+    return contact_sheet(
+        cells, "Noise", "A long question? " * 12, row_labels=["0", "1", "2"], structures=["liver", "tumour"]
+    )
 
 
 def test_every_figure_is_written_as_png_and_svg_and_is_not_blank(rows, tmp_path):
@@ -76,7 +78,7 @@ def test_every_figure_is_written_as_png_and_svg_and_is_not_blank(rows, tmp_path)
 
 
 def test_bytes_repeat(table, tmp_path):
-    for name, draw in (("board", lambda: leaderboard_picture(table)), ("sheet", sheet)):
+    for name, draw in (("matrix", lambda: transfer_matrix(table)), ("sheet", sheet)):
         first, second = save(draw(), tmp_path / "a", name), save(draw(), tmp_path / "b", name)
         for one, two in zip(first, second, strict=True):
             assert one.read_bytes() == two.read_bytes()

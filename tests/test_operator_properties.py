@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from shiftbench.errors import NotApplicable, OperatorError
 from shiftbench.shifts import OPERATORS, LabelPolicy, apply, mr, value_at
 from shiftbench.shifts.acquisition import acquire
-from shiftbench.shifts.settings import ACQUISITION_KEYS, Step
 from shiftbench.shifts.measure import WORSE, nrmse
 from shiftbench.shifts.operators import resolve
+from shiftbench.shifts.settings import ACQUISITION_KEYS, SEQUENCES, Step
 from shiftbench.types import Anatomy, Geometry
 
 IMAGE_OPERATORS = sorted(name for name, op in OPERATORS.items() if op.kind == "image")

@@ -12,8 +12,8 @@ from shiftbench.errors import DataError, NotApplicable, OperatorError, SpecError
 from shiftbench.rng import generator
 from shiftbench.shifts import OPERATORS, apply, geometry, intensity, measure
 from shiftbench.shifts.acquisition import acquire
-from shiftbench.shifts.settings import Step, acquisition_defaults, check_acquisition
 from shiftbench.shifts.scan import Scan, body_mask, estimated_sigma
+from shiftbench.shifts.settings import Step, acquisition_defaults, check_acquisition
 from shiftbench.types import Anatomy, Geometry
 
 SPACING = (1.0, 1.0, 1.0)

@@ -1,1 +1,1 @@
-
+"""Where tasks are computed: a pool of processes on this machine."""

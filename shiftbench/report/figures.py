@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -119,9 +120,7 @@ def _refuse_several_runs(table: pd.DataFrame) -> None:
 def _settings(panel: pd.DataFrame) -> pd.DataFrame:
     """The settings of a panel in order: the source first, then by level, then by value where there are no levels."""
     settings = panel[["level", "value", "unit"]].drop_duplicates(["level", "value"])
-    source = settings["level"] == 0
-    ordered = settings[~source].sort_values(["level", "value"], kind="stable")
-    return pd.concat([settings[source], ordered], ignore_index=True).reset_index(names="x")
+    return settings.sort_values(["level", "value"], kind="stable", ignore_index=True).reset_index(names="x")
 
 
 def _draw_panel(axes: Axes, panel: pd.DataFrame, methods: Sequence[str], marks: dict[str, style.Mark]) -> None:
@@ -149,7 +148,7 @@ def _draw_panel(axes: Axes, panel: pd.DataFrame, methods: Sequence[str], marks: 
 
 
 def _handle(name: str, mark: style.Mark) -> Line2D:
-    return Line2D([], [], color=mark.colour, marker=mark.marker, linestyle=mark.dashes, markersize=4.5, label=name)
+    return Line2D([], [], color=mark.colour, marker=mark.marker, linestyle=mark.dashes, markersize=4.5, label=name)  # type: ignore[arg-type]
 
 
 def leaderboard_picture(table: pd.DataFrame) -> Figure:
@@ -212,13 +211,13 @@ def _draw_dots(
     for name, dashes in ((SOURCE_ONLY, (0, (4, 2))), (ORACLE, (0, (1, 1.5)))):
         for value in own.loc[own["method"] == name, "dsc"].dropna():
             axes.axvline(value, color=style.MUTED, linewidth=0.8, linestyle=dashes, zorder=1)
-    for y, (track, name) in enumerate(lines):
-        if name is None:
+    for y, (track, method) in enumerate(lines):
+        if method is None:
             axes.axhline(y - 0.42, color=style.FAINT, linewidth=0.6, zorder=0)
             if names:
                 _track_heading(axes, y, TRACK_NAMES.get(track, track))
         else:
-            found = own[(own["track"] == track) & (own["label"] == name) & own["dsc"].notna()]
+            found = own[(own["track"] == track) & (own["label"] == method) & own["dsc"].notna()]
             for _, row in found.iterrows():
                 _draw_dot(axes, y, row, numbered=names)
     room = 0.3 * (limits[1] - limits[0]) if names else 0.0  # for the numbers
@@ -236,13 +235,17 @@ def _draw_dot(axes: Axes, y: int, row: pd.Series, *, numbered: bool) -> None:
     axes.plot(row["dsc"], y, "o", markersize=4.2, color=colour, markerfacecolor="white" if hollow else colour, zorder=3)
     if numbered:
         star = "*" if row["note"].startswith(UNCOMPARABLE) else "  "
-        place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center_baseline"}
+        place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center_baseline"}
         axes.text(1.0, y, number(row["dsc"]) + star, fontsize=8, **place)
 
 
 def _track_heading(axes: Axes, y: int, text: str) -> None:
-    place = {"xycoords": ("axes fraction", "data"), "xytext": (-1.54 * 72, 0), "textcoords": "offset points"}
-    looks = {"color": style.MUTED, "fontsize": 8, "fontweight": "bold", "va": "center_baseline"}
+    place: dict[str, Any] = {
+        "xycoords": ("axes fraction", "data"),
+        "xytext": (-1.54 * 72, 0),
+        "textcoords": "offset points",
+    }
+    looks: dict[str, Any] = {"color": style.MUTED, "fontsize": 8, "fontweight": "bold", "va": "center_baseline"}
     axes.annotate(text, (0, y), bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}, **looks, **place)
 
 

@@ -163,7 +163,7 @@ def _pooled(line: pd.Series, own: pd.DataFrame, reason: str) -> dict:
     }
 
 
-def _families(track: str) -> set[str]:
+def _families(track: str) -> set[Family]:
     """Families that enter the overall score of a track."""
     out = UNRANKED_FAMILIES if track in LABELLED_TRACKS else UNRANKED_FAMILIES | {Family.ANNOTATION}
     return set(Family) - set(out)

@@ -14,7 +14,7 @@ from shiftbench.errors import OutputError, SpecError, nearest
 from shiftbench.graph import Options
 from shiftbench.progress import RunProgress
 from shiftbench.report.stored import TEXT, print_stored
-from shiftbench.run import ROWS, Prepared, places, prepare
+from shiftbench.runner import ROWS, Prepared, places, prepare
 from shiftbench.shifts import OPERATORS, POPULATIONS
 from shiftbench.spec import load_scenario, scenario_files
 from shiftbench.store import read_json, write_json
@@ -106,8 +106,8 @@ def failure_lines(rows: pd.DataFrame) -> list[str]:
     for (scenario, target, method), group in failed.groupby(["scenario", "target", "method"], sort=True):
         first = group.iloc[0]
         lines.append(
-            f"{method} on {scenario}/{target}: {first['status']} in {group['case'].nunique()} cases: {first['detail']}; "
-            "they count as zero and are tried again by the next run"
+            f"{method} on {scenario}/{target}: {first['status']} in {group['case'].nunique()} cases: "
+            f"{first['detail']}; they count as zero and are tried again by the next run"
         )
     return lines
 

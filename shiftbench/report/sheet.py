@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -173,7 +174,7 @@ def _protocol_lines(cells: Sequence[Sequence[Cell]]) -> list[Line2D]:
     most = max((cell.references for row in cells for cell in row), key=len)
     if len(most) < 2:
         return []
-    dashes = ("-", images.DASHES)
+    dashes: tuple[Any, ...] = ("-", images.DASHES)
     return [
         Line2D([], [], color=style.INK, linewidth=1.2, linestyle=dashes[min(i, 1)], label=name)
         for i, (name, _) in enumerate(most)
@@ -225,8 +226,9 @@ def example_page(examples: Sequence[Example], *, title: str = "Examples", method
 
 def _cropped(example: Example, margin: float = 0.2) -> Example:
     """The example cut to what was drawn or predicted, with a margin, at the image's own proportions."""
-    drawn = np.stack([example.reference, *(p for p in example.predictions.values() if p is not None)]).any(axis=0)
-    if not drawn.any():
+    maps = np.stack([example.reference, *(p for p in example.predictions.values() if p is not None)])
+    drawn = np.asarray(maps.any(axis=0))
+    if not np.any(drawn):
         return example
     box = []
     for axis in (0, 1):

@@ -54,7 +54,7 @@ class AbdomenPhantom:
     modality: ClassVar[str] = "mr"  # the maps serve CT as well
     fine_labels: ClassVar[tuple[str, ...]] = FINE_LABELS
     members: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "liver": ("liver",),
+        "liver": ("liver", "tumour"),  # painted over by the tumour where both are asked for
         "tumour": ("tumour",),
         "spleen": ("spleen",),
         "kidney": ("kidney",),

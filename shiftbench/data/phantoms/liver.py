@@ -50,10 +50,10 @@ def liver(canvas: Canvas, body: Body) -> Liver:
 def _hilum(canvas: Canvas, porta: np.ndarray, scale: float, parenchyma: int) -> int:
     """Connective tissue, fat and small vessels around the porta hepatis, as one mixture."""
     rng = canvas.draw("hilum")
-    fat = rng.uniform(0.25, 0.5)
+    fat = rng.uniform(0.3, 0.55)
     parts = ((canvas.tissues[parenchyma], 0.8 - fat), (TISSUES["fat"], fat), (TISSUES["blood_portal"], 0.2))
     index = canvas.add("hilum", mix(parts, "liver, fat and blood in one voxel"))
-    radii = np.array([34, 26, 37]) * scale * np.exp(rng.normal(0, 0.08, 3))
+    radii = np.array([36, 28, 39]) * scale * np.exp(rng.normal(0, 0.08, 3))
     box, out = ellipsoid(canvas.grid, porta, radii, rotation(rng.normal(-15, 8)))
     canvas.fill_only(box, out <= 1, index, [parenchyma])
     return index

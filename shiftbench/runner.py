@@ -148,7 +148,7 @@ def cores() -> int:
 
 
 def resolve_device(device: str) -> str:
-    """ "cpu" or "cuda"; "auto" takes a GPU that torch can use.
+    """Where to compute, "cpu" or "cuda"; "auto" takes a GPU that torch can use.
 
     Raises:
         DataError: CUDA was asked for and torch has none.
@@ -294,9 +294,8 @@ def read_rows(folder: Path) -> pd.DataFrame:
     path = folder / ROWS
     if not path.is_file():
         raise OutputError(f"no {ROWS} here", where=folder, remedy="give a folder that `shiftbench run` wrote")
-    return pd.read_csv(
-        path, dtype={"method_version": str, "case": str, "patient": str, "detail": str}, low_memory=False
-    )
+    text = dict.fromkeys(("method_version", "case", "patient", "bound", "detail"), str)
+    return pd.read_csv(path, dtype=text, low_memory=False)
 
 
 __all__ = ["collect", "load_scenario", "read_rows", "run", "write_rows"]

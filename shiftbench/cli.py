@@ -143,10 +143,10 @@ def check(method: Annotated[str, typer.Argument(help="A method's file or name.")
         console.print(name, style="bold", highlight=False)
         for finding in check_method(loaded):
             console.print(
-                f"  {finding.status:8} {finding.clause}" + (f": {finding.detail}" if finding.detail else ""),
+                f"  {finding.outcome:8} {finding.check}" + (f": {finding.detail}" if finding.detail else ""),
                 highlight=False,
             )
-            broken |= finding.status == "failed"
+            broken |= finding.outcome == "failed"
     if broken:
         raise typer.Exit(FAILED_CASES)
 

@@ -6,6 +6,7 @@ differ only in the label protocol share their images, bit for bit.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,14 +65,8 @@ def acquired(
     wanted = {"phase": str(acquisition["phase"])} if "phase" in acquisition else {}
     liver = anatomy.fine == AbdomenPhantom.fine_labels.index("liver")  # SNR is that of the liver, whatever the habitus
     reference = liver if liver.any() else None
-    image, measured = acquire(
-        anatomy,
-        lambda field_t: tissue_maps(anatomy, field_t, **wanted),
-        acquisition,
-        steps,
-        key=key,
-        reference=reference,
-    )
+    maps_at = functools.partial(tissue_maps, anatomy, **wanted)
+    image, measured = acquire(anatomy, maps_at, acquisition, steps, key=key, reference=reference)
     limits = np.iinfo(np.int16)
     return np.clip(np.rint(image), limits.min, limits.max).astype(np.int16), measured
 

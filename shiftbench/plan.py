@@ -63,8 +63,8 @@ class _Scenario:
         source_parts = self.source_parts()
         folds = {self.source.name: [(source_parts["adapt"], source_parts["test"])]}
         targets = self.scenario.targets()
-        for target in targets:
-            folds[target.name] = self.target_folds(target)
+        for each in targets:
+            folds[each.name] = self.target_folds(each)
         for backbone in backbones:
             for seed in seeds:
                 train = self.train_task(backbone, seed, source_parts)

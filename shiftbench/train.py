@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,7 +155,7 @@ def one_cycle(step: int, steps: int, *, warm_up: float = 0.3, start: float = 0.0
 def fit(
     model: nn.Module,
     batches: Iterable,
-    step: Callable[[nn.Module, object], Tensor],
+    step: Callable[[nn.Module, Any], Tensor],
     *,
     steps: int,
     rng: np.random.Generator,

@@ -102,9 +102,7 @@ class LocalEngine:
 
     def _drop_orphans(self, waiting: dict[str, Task], failed: dict[str, str]) -> Iterator[Outcome]:
         """Tasks whose input failed fail with that cause, down the graph; scoring tells failed predictions itself."""
-        dropped = True
-        while dropped:
-            dropped = [t for t in waiting.values() if any(need in failed for need in t.needs)]
+        while dropped := [t for t in waiting.values() if any(need in failed for need in t.needs)]:
             for task in dropped:
                 need = next(n for n in task.needs if n in failed)
                 cause = f"not run because {need.split('/')[0]} failed: {failed[need]}"
@@ -162,11 +160,11 @@ class LocalEngine:
     def _ended(self) -> list[Outcome]:
         """Waits a moment for answers, deaths and time-outs."""
         outcomes = []
-        busy = {w.connection: w for w in self.workers if w.task is not None}
-        for connection in wait(list(busy), timeout=0.25):
-            worker = busy[connection]
+        busy = [w for w in self.workers if w.task is not None]
+        answering = set(map(id, wait([w.connection for w in busy], timeout=0.25)))
+        for worker in [w for w in busy if id(w.connection) in answering]:
             try:
-                answer = json.loads(connection.recv_bytes())
+                answer = json.loads(worker.connection.recv_bytes())
             except (EOFError, OSError):
                 outcomes.append(self._died(worker))
                 continue

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from shiftbench.domains import load_case
+from shiftbench.domains import load_case, load_reference
 from shiftbench.graph import Plan, Unit
-from shiftbench.report.planes import picture, plane, richest
+from shiftbench.report.planes import picture, pixel, plane, richest
 from shiftbench.report.sheet import Example
 from shiftbench.scoring import load_prediction
 from shiftbench.store import Store
@@ -70,10 +70,10 @@ def _example(mine: dict[str, Unit], methods: Sequence[str], store: Store, rows: 
     structures = list(erm.scenario.structures)
     fold = next(i for i, (_, _, test) in enumerate(erm.folds) if case in test.where())
     loaded = load_case(store, erm.folds[fold][2].where()[case], case, structures)
-    reference = loaded.reference
+    reference = load_reference(store, erm.folds[fold][2].where()[case][2], case)
     z = richest(reference)
     predictions = {m: _prediction(store, mine[m], fold, case, z) if m in mine else None for m in methods}
-    spacing = None if loaded.geometry.spacing is None else tuple(loaded.geometry.spacing[-2:])
+    spacing = pixel(loaded.geometry.spacing)
     title = f"{row['target']}\n{case}" + (f", slice {z + 1}" if reference.ndim == 3 else "")
     return Example(title, picture(loaded.image, z), spacing, plane(reference, z), predictions, structures)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -14,6 +16,11 @@ def picture(image: np.ndarray, z: int) -> np.ndarray:
     """(h, w), or (h, w, 3) of a colour picture, of a raw image (c, *s)."""
     flat = image if image.ndim == 3 else image[:, z]
     return (np.moveaxis(flat, 0, -1) if flat.shape[0] == 3 else flat[0]).astype(np.float32)
+
+
+def pixel(spacing: Sequence[float] | None) -> tuple[float, float] | None:
+    """Size of a pixel (row, column) of the plane, or None where it is not known."""
+    return None if spacing is None else (spacing[-2], spacing[-1])
 
 
 def richest(labels: np.ndarray) -> int:

@@ -12,7 +12,7 @@ from shiftbench.domains import acquisition_steps, dataset_ref, population_of, so
 from shiftbench.errors import NotApplicable, SpecError, nearest
 from shiftbench.graph import Options
 from shiftbench.materialise import acquired, drawn
-from shiftbench.report.planes import picture, plane, richest
+from shiftbench.report.planes import picture, pixel, plane, richest
 from shiftbench.report.sheet import Cell, contact_sheet
 from shiftbench.shifts import OPERATORS, POPULATIONS
 from shiftbench.spec import Scenario, Step, Target
@@ -30,10 +30,10 @@ def severities(scenario: Scenario, operator: str, options: Options, *, patients:
     if operator not in OPERATORS and operator not in POPULATIONS:
         raise SpecError(f"unknown shift '{operator}'", remedy=nearest(operator, [*OPERATORS, *POPULATIONS]))
     kind = "acquisition" if operator in OPERATORS else "population"
-    targets = [None] + [
-        Target(name=str(level), family=Family.ACQUISITION, **{kind: (Step(operator=operator, levels=(level,)),)})
-        for level in range(1, 6)
-    ]
+    targets: list[Target | None] = [None]
+    for level in range(1, 6):
+        base = Target(name=str(level), family=Family.ACQUISITION)
+        targets.append(base.model_copy(update={kind: (Step(operator=operator, levels=(level,)),)}))
     entry = OPERATORS.get(operator) or POPULATIONS[operator]
     values = [entry.identity, *entry.levels]
     labels = [f"severity {i}\n{value:g} {entry.unit}" for i, value in enumerate(values)]
@@ -88,7 +88,7 @@ def _cell(scenario: Scenario, dataset: Dataset, case: str, z: int, target: Targe
         for i, protocol in enumerate(protocols)
     ]
     spacing = anatomy.geometry.spacing
-    return Cell(picture(image, z), references, None if spacing is None else tuple(spacing[-2:]), _caption(measured))
+    return Cell(picture(image, z), references, pixel(spacing), _caption(measured))
 
 
 def _caption(measured: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from shiftbench.contract import SIDECAR_BYTES, validate_prediction
+from shiftbench.contract import GRANTS, SIDECAR_BYTES, validate_prediction
 from shiftbench.domains import Part, load_image, load_reference, not_applicable
 from shiftbench.errors import MethodError, NotApplicable
 from shiftbench.methods import LoadedMethod, from_payload
@@ -19,7 +20,7 @@ from shiftbench.networks import Normalise, Normalised, build
 from shiftbench.rng import digest, generator
 from shiftbench.store import Store
 from shiftbench.train import fit_supervised
-from shiftbench.types import Access, Episode, LabelledSet, Prediction, Recipe, Status, UnlabelledSet
+from shiftbench.types import Access, Episode, LabelledSet, Prediction, Predictor, Recipe, Status, UnlabelledSet
 from shiftbench.worker.memory import PeakMemory
 
 
@@ -76,7 +77,7 @@ def prepare(store: Store, key: str, task: Mapping[str, Any]) -> None:
             own, sidecar = prepared.model, dict(prepared.sidecar)
         else:
             model, _ = load_state(store, ["train", task["train"]], task["device"])
-            sidecar = dict(loaded.method.summarise(model, source, source_val))
+            sidecar = dict(loaded.method.summarise(model, source, source_val))  # type: ignore[attr-defined]
     except NotApplicable as reason:
         store.publish("prepare", key, {"train": task["train"], "own": False, "not_applicable": str(reason)})
         return
@@ -164,9 +165,12 @@ class _Stream:
     def __init__(self, store: Store, loaded: LoadedMethod, task: Mapping[str, Any], access: Access):
         self.store, self.loaded, self.task, self.access = store, loaded, task, access
         self.model, sidecar = load_state(store, task["state"], task["device"])
-        self.access = Access(**{**access.__dict__, "sidecar": sidecar})
+        granted = "sidecar" in GRANTS[loaded.method.track]
+        self.access = dataclasses.replace(access, sidecar=sidecar if granted else {})
         self.classes = store.record("train", self._train_key())["task"]["classes"]
-        self.predictor, self.seconds_adapt, self.broken = None, 0.0, None
+        self.predictor: Predictor | None = None
+        self.broken: Exception | None = None
+        self.seconds_adapt = 0.0
 
     def _train_key(self) -> str:
         kind, key = self.task["state"]
@@ -204,6 +208,7 @@ class _Stream:
                     self.broken = error
                 raise
             self.seconds_adapt += time.perf_counter() - started
+        assert self.predictor is not None
         prediction = self.predictor(image.clone())
         if not isinstance(prediction, Prediction):
             raise MethodError(
@@ -257,7 +262,8 @@ def _images(store: Store, part: Part, device: str) -> list[torch.Tensor]:
 
 def recipe_of(task: Mapping[str, Any]) -> Recipe:
     """The recipe in a task, with lists as tuples."""
-    return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in task["recipe"].items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in task["recipe"].items()}
+    return Recipe(**fields)
 
 
 HANDLERS = {"train": train, "prepare": prepare, "predict": predict}

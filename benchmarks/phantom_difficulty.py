@@ -33,7 +33,7 @@ from shiftbench.types import Anatomy
 STRUCTURES = ("liver", "tumour", "spleen", "kidney")
 CLASS_WEIGHTS = (1.0, 1.0, 3.0, 2.0, 2.0)
 SPGR = {"sequence": "spgr", "tr_ms": 100.0, "te_ms": 4.0, "flip_deg": 80.0}
-GRIDS = {"2d": ((20, 128, 128), (4.0, 3.125, 3.125), (1, 2, 2)), "3d": ((32, 64, 64), (4.0, 6.25, 6.25), (1, 2, 2))}
+GRIDS = {"2d": ((20, 128, 128), (4.0, 3.125, 3.125), (1, 2, 2)), "3d": ((32, 80, 80), (4.0, 4.5, 4.5), (1, 2, 2))}
 
 
 @dataclass(frozen=True)

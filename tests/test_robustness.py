@@ -199,6 +199,14 @@ def test_the_recovered_share_is_a_ratio_of_sums_with_its_interval():
     assert (tent["recovered_percent_low"], tent["recovered_percent_high"]) == pytest.approx((low, high), abs=1.0)
 
 
+def test_the_interval_of_the_recovered_share_knows_that_gain_and_gap_go_together():
+    gap = 0.3 + noise("gap", scale=0.1)
+    tent = line(summary(world(method_gain=0.4 * gap, oracle_gain=gap)), method="tent")
+    width = tent["recovered_percent_high"] - tent["recovered_percent_low"]
+    assert tent["recovered_percent"] == pytest.approx(40, abs=5)
+    assert width < 7, "the gain alone would give 12"
+
+
 @pytest.mark.parametrize("gain", [0.024, 0.0, -0.1])
 def test_no_share_is_given_where_the_gap_is_not_surely_above_the_floor(gain):
     tent = line(summary(world(oracle_gain=gain)), method="tent")

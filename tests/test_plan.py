@@ -1,0 +1,126 @@
+"""Keys: what fixes a number is in them, and nothing else."""
+
+import dataclasses
+
+import pytest
+from scenarios import TINY, write
+
+from shiftbench import plan as planning
+from shiftbench.graph import MethodCard, Options
+from shiftbench.shifts import OPERATORS
+from shiftbench.spec import load_scenario
+from shiftbench.types import Track
+
+
+def card(name="erm", track=Track.DG, version="1", **parameters):
+    return MethodCard(name, name, version, track, "offline", parameters, (), {"path": name})
+
+
+def ids(scenario, methods=(card(),), options=None):
+    return set(planning.plan([scenario], list(methods), options or Options(), "suite").tasks)
+
+
+def changed(tmp_path, old, new):
+    assert old in TINY
+    return load_scenario(write(tmp_path, TINY.replace(old, new, 1)))
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return load_scenario(write(tmp_path))
+
+
+def kinds(tasks):
+    return {
+        kind: {t for t in tasks if t.startswith(kind)}
+        for kind in ("anatomy", "images", "references", "train", "predict", "score")
+    }
+
+
+def test_formatting_names_and_order_of_methods_change_no_key(tiny, tmp_path):
+    two = [card(), card("pred_bn", Track.TTA)]
+    once = ids(tiny, two)
+    assert ids(tiny, two[::-1]) == once
+    assert ids(changed(tmp_path, "version = 1", "version    = 1  # the first"), two) == once
+    assert ids(changed(tmp_path, 'question = "Does', 'question = "Really, does'), two) == once
+
+
+def test_a_new_target_leaves_the_keys_of_the_others(tiny, tmp_path):
+    assert ids(tiny) < ids(changed(tmp_path, "levels = [3, 5]", "levels = [3, 4, 5]"))
+
+
+def test_a_protocol_changes_references_and_scores_alone(tiny, tmp_path):
+    before = kinds(ids(tiny))
+    after = kinds(ids(changed(tmp_path, 'protocol = { hilum = "included" }', "protocol = { margin_mm = 9.0 }")))
+    for kind in ("anatomy", "images", "train", "predict"):
+        assert before[kind] == after[kind], kind
+    assert before["references"] != after["references"] and before["score"] != after["score"]
+
+
+def test_the_source_protocol_reaches_the_training(tiny, tmp_path):
+    other = changed(tmp_path, 'protocol = { hilum = "excluded" }', 'protocol = { hilum = "included" }')
+    assert kinds(ids(tiny))["train"] != kinds(ids(other))["train"]
+    assert kinds(ids(tiny))["images"] == kinds(ids(other))["images"]
+
+
+def test_a_tolerance_changes_scores_alone(tiny, tmp_path):
+    before, after = kinds(ids(tiny)), kinds(ids(changed(tmp_path, "tolerance_mm = 8.0", "tolerance_mm = 9.0")))
+    assert before.pop("score") != after.pop("score")
+    assert before == after
+
+
+def test_an_operator_version_reaches_only_the_images_it_makes_and_what_follows(tiny, monkeypatch):
+    before = kinds(ids(tiny))
+    raised = dataclasses.replace(OPERATORS["rician_noise"], version=99)
+    monkeypatch.setitem(OPERATORS, "rician_noise", raised)
+    after = kinds(ids(tiny))
+    assert before["anatomy"] == after["anatomy"] and before["train"] == after["train"]
+    assert len(before["images"] - after["images"]) == 4  # adapt and test at two levels
+
+
+@pytest.mark.parametrize(
+    "other",
+    [card(version="2"), card(lr=0.1), card("erm2"), card(track=Track.TTA)],
+    ids=["version", "parameter", "file", "track"],
+)
+def test_a_methods_identity_reaches_its_predictions_alone(tiny, other):
+    before, after = kinds(ids(tiny)), kinds(ids(tiny, [other]))
+    assert not before["predict"] & after["predict"] and before["train"] == after["train"]
+
+
+def test_threads_device_and_seed_are_part_of_what_was_trained(tiny):
+    base = kinds(ids(tiny))["train"]
+    for options in (Options(threads=2), Options(device="cuda"), Options(seeds=(1,)), Options(backbones=("unet_in",))):
+        assert not base & kinds(ids(tiny, options=options))["train"]
+
+
+def test_a_track_is_granted_what_is_its_own(tiny):
+    def needs(track, **parameters):
+        tasks = planning.plan([tiny], [card("m", track, **parameters)], Options(), "s").tasks.values()
+        task = next(t for t in tasks if t.kind == "predict" and "on noise:3" in t.label)
+        return {k for k in ("adapt", "source_train", "source_val", "fewshot") if k in task.payload}
+
+    assert needs(Track.DG) == needs(Track.TTA) == needs(Track.HARMONISE) == set()
+    assert needs(Track.SFDA) == {"adapt"}
+    assert needs(Track.UDA) == {"adapt", "source_train", "source_val"}
+    assert needs(Track.FEWSHOT, k=1) == {"fewshot", "source_train"}
+    assert needs(Track.REFERENCE) == {"fewshot"}
+
+
+def test_no_method_task_is_handed_a_reference_of_a_test_case(tiny):
+    methods = [
+        card("m", track, k=1) for track in (Track.DG, Track.TTA, Track.SFDA, Track.UDA, Track.FEWSHOT, Track.REFERENCE)
+    ]
+    graph = planning.plan([tiny], methods, Options(), "s")
+    for unit in graph.units:
+        for predict_id, _, test in unit.folds:
+            task = graph.tasks[predict_id]
+            assert not set(task.needs) & {f"references/{k}" for k in test.references_keys()}, task.label
+
+
+def test_reference_methods_skip_controls_and_targets_without_an_oracle(tiny, tmp_path):
+    graph = planning.plan([tiny], [card("target_oracle", Track.REFERENCE)], Options(), "s")
+    assert {u.row["target"] for u in graph.units} == {"noise:3", "noise:5", "hilum-in", "load"}
+    fewer = changed(tmp_path, "levels = [3, 5] }]", "levels = [3, 5] }]\noracle = false")
+    graph = planning.plan([fewer], [card("target_oracle", Track.REFERENCE)], Options(), "s")
+    assert {u.row["target"] for u in graph.units} == {"hilum-in", "load"}

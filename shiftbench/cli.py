@@ -104,13 +104,14 @@ def show(
     name: Annotated[str, typer.Argument(help="A scenario or TOML file, or a shift.")],
     data: Data = None,
     scenario: Annotated[str, typer.Option(help="Whose source a shift is shown on.")] = "abdomen-scanner",
-    patients: Annotated[int, typer.Option(min=1, help="Columns of the sheet.")] = 3,
+    patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 3,
+    wide: Annotated[bool, typer.Option("--wide", help="Severities side by side.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures.")] = None,
 ) -> None:
     """Write a contact sheet: images at each severity, or of each target, with the reference drawn in."""
     from shiftbench.report.results import write_sheet
 
-    for path in write_sheet(name, scenario, data, patients, out or Path("shiftbench-results") / "show"):
+    for path in write_sheet(name, scenario, data, patients, out or Path("shiftbench-results") / "show", wide):
         console.print(str(path), highlight=False, soft_wrap=True)
 
 

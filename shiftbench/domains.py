@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from shiftbench.data.catalogue import LOADERS
 from shiftbench.data.describe import load_description
 from shiftbench.data.folders import FolderDataset, locate
-from shiftbench.data.phantoms import AbdomenPhantom
 from shiftbench.errors import SpecError, nearest
 from shiftbench.shifts import OPERATORS, POPULATIONS
 from shiftbench.shifts.operators import value_at
@@ -24,8 +25,6 @@ from shiftbench.types import Anatomy, Case, Dataset, Geometry
 ANATOMY_VERSION = 1
 IMAGES_VERSION = 1
 REFERENCES_VERSION = 1
-
-LOADERS = {"phantom/abdomen": AbdomenPhantom}  # synthetic cohorts by name; any other name is a folder's description
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class DatasetRef:
             if self.name not in LOADERS:
                 raise SpecError(f"unknown phantom '{self.name}'", remedy=nearest(self.name, LOADERS))
             size = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in self.phantom.items()}
-            return LOADERS[self.name](**size)
+            module, kind = LOADERS[self.name].split(":")
+            return getattr(import_module(module), kind)(**size)
         return FolderDataset(load_description(self.description, Path(self.description).parent), Path(self.root))
 
     def payload(self) -> dict[str, Any]:

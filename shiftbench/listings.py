@@ -1,21 +1,16 @@
-"""What `shiftbench list` prints; nothing here imports torch."""
+"""What `shiftbench list` prints; each listing imports its own table alone, so that it starts at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from shiftbench.data.describe import load_description
-from shiftbench.domains import LOADERS
-from shiftbench.methods import describe_methods
-from shiftbench.metrics import SCORERS
-from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
-from shiftbench.spec import content_root, load_scenario, read_toml, scenario_files, suite_files
 
 Lines = list[tuple[str, ...]]
 
 
 def scenarios() -> tuple[tuple[str, ...], Lines]:
     """Suites, then scenarios, with the question each asks."""
+    from shiftbench.spec import load_scenario, read_toml, scenario_files, suite_files
+
     lines: Lines = []
     for name, path in suite_files().items():
         suite = read_toml(path)
@@ -28,12 +23,16 @@ def scenarios() -> tuple[tuple[str, ...], Lines]:
 
 def methods() -> tuple[tuple[str, ...], Lines]:
     """Variants of the shipped methods by track."""
+    from shiftbench.methods import describe_methods
+
     infos = sorted(describe_methods(), key=lambda info: (info.track, info.name))
     return ("name", "track", "episode", "method"), [(i.name, i.track, i.episode, i.summary) for i in infos]
 
 
 def shifts() -> tuple[tuple[str, ...], Lines]:
     """Acquisition operators, population operators and protocol rules with their levels."""
+    from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
+
     lines: Lines = []
     for op in [*OPERATORS.values(), *POPULATIONS.values()]:
         family = str(getattr(op, "family", "population"))
@@ -47,13 +46,19 @@ def shifts() -> tuple[tuple[str, ...], Lines]:
 
 def metrics() -> tuple[tuple[str, ...], Lines]:
     """Scorers with unit, direction and the rule for undefined cases."""
+    from shiftbench.metrics.scorers import SCORERS
+
     lines = [(name, s.unit, s.direction, s.definition, s.undefined) for name, s in SCORERS.items()]
     return ("name", "unit", "better", "definition", "undefined cases"), lines
 
 
 def datasets() -> tuple[tuple[str, ...], Lines]:
     """Phantoms and described folders."""
-    lines: Lines = [(name, "synthetic, embedded", "Apache-2.0", "") for name in LOADERS]
+    from shiftbench.data.catalogue import LOADERS
+    from shiftbench.data.describe import load_description
+    from shiftbench.spec import content_root
+
+    lines: Lines = [(name, "synthetic, embedded", "Apache-2.0", "made when it is asked for") for name in LOADERS]
     for path in sorted((content_root() / "scenarios" / "datasets").glob("*.toml")):
         d = load_description(path, path.parent)
         lines.append((d.name, f"{d.layout}, {d.modality}", d.licence, d.citation))

@@ -8,6 +8,7 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
+
 from scenarios import TINY, write
 
 RUN = """

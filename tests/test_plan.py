@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-from scenarios import TINY, write
 
+from scenarios import TINY, write
 from shiftbench import plan as planning
 from shiftbench.graph import MethodCard, Options
 from shiftbench.shifts import OPERATORS
@@ -16,7 +16,10 @@ def card(name="erm", track=Track.DG, version="1", **parameters):
     return MethodCard(name, name, version, track, "offline", parameters, (), {"path": name})
 
 
-def ids(scenario, methods=(card(),), options=None):
+ERM = card()
+
+
+def ids(scenario, methods=(ERM,), options=None):
     return set(planning.plan([scenario], list(methods), options or Options(), "suite").tasks)
 
 

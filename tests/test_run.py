@@ -1,4 +1,4 @@
-"""A whole run on a tiny scenario: every row once, failures as rows, nothing computed twice, nothing lost when killed."""
+"""A whole run on a tiny scenario: every row once, failures as rows, nothing computed twice or lost when killed."""
 
 import os
 import signal

@@ -1,7 +1,31 @@
 """Scores of a predicted against a reference mask: overlap, surfaces, and one pass over a whole case."""
 
-from shiftbench.metrics.case import SCORERS, Score, Scorer, score_case
-from shiftbench.metrics.overlap import dsc, volume_bias_percent
-from shiftbench.metrics.surface import hd95_mm, nsd
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from shiftbench.metrics.scorers import SCORERS, Scorer
+
+if TYPE_CHECKING:
+    from shiftbench.metrics.case import Score, score_case
+    from shiftbench.metrics.overlap import dsc, volume_bias_percent
+    from shiftbench.metrics.surface import hd95_mm, nsd
 
 __all__ = ["SCORERS", "Score", "Scorer", "dsc", "hd95_mm", "nsd", "score_case", "volume_bias_percent"]
+
+_HOME = {
+    "Score": "case",
+    "score_case": "case",
+    "dsc": "overlap",
+    "volume_bias_percent": "overlap",
+    "hd95_mm": "surface",
+    "nsd": "surface",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The functions, imported at first use so that the table of metrics is at hand at once."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'shiftbench.metrics' has no attribute '{name}'")
+    return getattr(import_module(f"shiftbench.metrics.{_HOME[name]}"), name)

@@ -41,7 +41,15 @@ def _first_seed(units: Sequence[Unit]) -> list[Unit]:
 
 
 def _targets(units: Sequence[Unit]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((u.row["scenario"], u.row["target"]) for u in units))
+    """(scenario, target) pairs; a source that several scenarios share is listed once."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for unit in units:
+        row = unit.row
+        found.setdefault(
+            (row["source"] if row["target"] == row["source"] else row["scenario"], row["target"]),
+            (row["scenario"], row["target"]),
+        )
+    return list(found.values())
 
 
 def _methods(rows: pd.DataFrame, units: Sequence[Unit]) -> list[str]:

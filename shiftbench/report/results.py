@@ -112,7 +112,9 @@ def failure_lines(rows: pd.DataFrame) -> list[str]:
     return lines
 
 
-def write_sheet(name: str, scenario: str, data: Sequence[str] | None, patients: int, folder: Path) -> list[Path]:
+def write_sheet(
+    name: str, scenario: str, data: Sequence[str] | None, patients: int, folder: Path, wide: bool
+) -> list[Path]:
     """The contact sheet of a shift (on the source of `scenario`) or of a scenario, as PNG and SVG.
 
     Raises:
@@ -123,9 +125,9 @@ def write_sheet(name: str, scenario: str, data: Sequence[str] | None, patients: 
     folders, roots = places(list(data) if data else None)
     options = Options(folders=folders, roots=roots)
     if name in OPERATORS or name in POPULATIONS:
-        figure = show.severities(load_scenario(scenario), name, options, patients=patients)
+        figure = show.severities(load_scenario(scenario), name, options, patients=patients, wide=wide)
     elif name in scenario_files() or name.endswith(".toml"):
-        figure = show.targets_of(load_scenario(name), options, patients=patients)
+        figure = show.targets_of(load_scenario(name), options, patients=patients, wide=wide)
     else:
         known = [*OPERATORS, *POPULATIONS, *scenario_files()]
         raise SpecError(f"'{name}' is neither a shift nor a scenario", remedy=nearest(name, known))

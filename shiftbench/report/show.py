@@ -21,8 +21,8 @@ from shiftbench.types import Dataset, Family
 SHOWN = ("snr", "inu_percent", "nrmse", "edge_fwhm_mm")  # measured quantities that a caption may hold, at most two
 
 
-def severities(scenario: Scenario, operator: str, options: Options, *, patients: int = 3) -> Figure:
-    """Severities 0 to 5 of one operator (rows) on a few patients of the scenario's source (columns).
+def severities(scenario: Scenario, operator: str, options: Options, *, patients: int = 3, wide: bool = False) -> Figure:
+    """Severities 0 to 5 of one operator (rows; columns if `wide`) on a few patients of the scenario's source.
 
     Raises:
         SpecError: no such acquisition or population operator.
@@ -38,16 +38,15 @@ def severities(scenario: Scenario, operator: str, options: Options, *, patients:
     values = [entry.identity, *entry.levels]
     labels = [f"severity {i}\n{value:g} {entry.unit}" for i, value in enumerate(values)]
     title = f"{operator.replace('_', ' ')}: {entry.parameter}"
-    return _sheet(
-        scenario, targets, labels, options, patients, title, f"{scenario.dataset}, source '{scenario.source[0].name}'"
-    )
+    subtitle = f"{scenario.dataset}, source '{scenario.source[0].name}'"
+    return _sheet(scenario, targets, labels, options, patients, title, subtitle, wide)
 
 
-def targets_of(scenario: Scenario, options: Options, *, patients: int = 3) -> Figure:
-    """The source and every target of a scenario (rows) on a few patients (columns), each with its own reference."""
+def targets_of(scenario: Scenario, options: Options, *, patients: int = 3, wide: bool = False) -> Figure:
+    """The source and every target of a scenario (rows; columns if `wide`) on a few patients, with references."""
     targets = [None, *(t for t in scenario.targets() if t.dataset is None)]
     labels = [scenario.source[0].name, *(f"{t.name}\n({t.family})" for t in targets if t)]
-    return _sheet(scenario, targets, labels, options, patients, scenario.name, scenario.question)
+    return _sheet(scenario, targets, labels, options, patients, scenario.name, scenario.question, wide)
 
 
 def _sheet(
@@ -58,6 +57,7 @@ def _sheet(
     patients: int,
     title: str,
     subtitle: str,
+    wide: bool,
 ) -> Figure:
     source = scenario.source[0]
     dataset = dataset_ref(scenario, source.dataset or scenario.dataset, options.folders, options.roots).open()
@@ -66,9 +66,13 @@ def _sheet(
     rows = [
         [_cell(scenario, dataset, case, z, target) for case, z in zip(chosen, at, strict=True)] for target in targets
     ]
-    return contact_sheet(
-        rows, title, subtitle, row_labels=labels, column_labels=chosen, structures=list(scenario.structures)
-    )
+    structures = list(scenario.structures)
+    if wide:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        return contact_sheet(
+            columns, title, subtitle, row_labels=chosen, column_labels=labels, structures=structures, window="row"
+        )
+    return contact_sheet(rows, title, subtitle, row_labels=labels, column_labels=chosen, structures=structures)
 
 
 def _cell(scenario: Scenario, dataset: Dataset, case: str, z: int, target: Target | None) -> Cell:

@@ -81,7 +81,7 @@ def validate_prediction(prediction: Prediction, image: Any, classes: int) -> np.
     if prediction.uncertainty is not None:
         _check_array("uncertainty", prediction.uncertainty, grid, floating=True)
     if labels is None:
-        return scores.detach().argmax(0).to("cpu").numpy().astype(np.uint8)  # type: ignore[union-attr]
+        return scores.detach().max(0).indices.to("cpu").numpy().astype(np.uint8)  # type: ignore[union-attr]
     _check_array("labels", labels, grid, floating=False)
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:

@@ -18,7 +18,7 @@ Dimension = Literal["2d", "3d"]
 BUDGETS: dict[tuple[str, Dimension], Recipe] = {
     ("smoke", "2d"): Recipe("smoke", 20, 8, 4, (32, 32), 1e-2),
     ("smoke", "3d"): Recipe("smoke", 20, 8, 2, (16, 32, 32), 1e-2),
-    ("quick", "2d"): Recipe("quick", 320, 40, 12, (128, 128), 1e-2),
+    ("quick", "2d"): Recipe("quick", 300, 40, 12, (128, 128), 1e-2),
     ("quick", "3d"): Recipe("quick", 300, 60, 4, (32, 64, 64), 1e-2),
     ("dev", "2d"): Recipe("dev", 500, 120, 16, (128, 128), 1e-2),
     ("dev", "3d"): Recipe("dev", 400, 100, 4, (32, 64, 64), 1e-2),

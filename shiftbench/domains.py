@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from shiftbench import spec
 from shiftbench.data.catalogue import LOADERS
 from shiftbench.data.describe import load_description
 from shiftbench.data.folders import FolderDataset, locate
@@ -44,6 +45,7 @@ class DatasetRef:
             size = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in self.phantom.items()}
             module, kind = LOADERS[self.name].split(":")
             return getattr(import_module(module), kind)(**size)
+        assert self.description is not None and self.root is not None  # the other kind of reference
         return FolderDataset(load_description(self.description, Path(self.description).parent), Path(self.root))
 
     def payload(self) -> dict[str, Any]:
@@ -85,10 +87,13 @@ def source_acquisition(source: Source, dataset: Dataset, where: str) -> dict[str
     return {"modality": dataset.modality}
 
 
-def acquisition_steps(target: Target | None) -> list[Any]:
+def acquisition_steps(target: Target | None) -> list[Step]:
     """The acquisition steps of a target with their values, numbered where an operator occurs twice."""
-    from_table, seen = [], {}
-    for step in target.acquisition if target else ():
+    from_table: list[Step] = []
+    seen: dict[str, int] = {}
+    if target is None:
+        return from_table
+    for step in target.acquisition:
         if step.operator not in OPERATORS:
             raise SpecError(
                 f"unknown operator '{step.operator}' in target '{target.name}'",
@@ -103,24 +108,25 @@ def acquisition_steps(target: Target | None) -> list[Any]:
     return from_table
 
 
-def _setting(step) -> dict[str, float]:
+def _setting(step: spec.Step) -> dict[str, Any]:
     return {"level": step.levels[0]} if step.levels else {"value": step.values[0]}
 
 
 def shift_of(target: Target | None) -> tuple[str | None, float | None, float | None, str | None]:
     """Operator, level, value and unit of a target that one operator makes; Nones for any other."""
-    steps = [*target.acquisition, *target.population] if target else []
-    if len(steps) != 1 or target.protocol:
+    if target is None or target.protocol:
         return None, None, None, None
-    step = steps[0]
-    operator = OPERATORS.get(step.operator) or POPULATIONS[step.operator]
-    if step.values:
-        return step.operator, None, step.values[0], operator.unit
+    steps = [*target.acquisition, *target.population]
+    if len(steps) != 1:
+        return None, None, None, None
+    step, level = steps[0], steps[0].levels[0] if steps[0].levels else None
     if step.operator in OPERATORS:
-        value = value_at(operator, step.levels[0])
-    else:
-        value = resolve({}, step.operator, level=step.levels[0]).get(operator.key, operator.identity)
-    return step.operator, step.levels[0], value, operator.unit
+        operator = OPERATORS[step.operator]
+        value = step.values[0] if level is None else value_at(operator, level)
+        return step.operator, level, value, operator.unit
+    population = POPULATIONS[step.operator]
+    resolved = resolve({population.key: population.identity}, step.operator, **_setting(step))
+    return step.operator, level, resolved[population.key], population.unit
 
 
 def load_anatomy(store: Store, key: str, case_id: str) -> Anatomy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 Lines = list[tuple[str, ...]]
 
@@ -34,21 +34,25 @@ def shifts() -> tuple[tuple[str, ...], Lines]:
     from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
 
     lines: Lines = []
-    for op in [*OPERATORS.values(), *POPULATIONS.values()]:
-        family = str(getattr(op, "family", "population"))
-        levels = ", ".join(f"{v:g}" for v in op.levels)
-        lines.append((op.name, family, op.parameter, op.unit, levels))
+    for op in OPERATORS.values():
+        lines.append((op.name, str(op.family), op.parameter, op.unit, _numbers(op.levels)))
+    for who in POPULATIONS.values():
+        lines.append((who.name, "population", who.parameter, who.unit, _numbers(who.levels)))
     for rule in PROTOCOLS.values():
-        values = rule.choices or tuple(f"{v:g}" for v in rule.levels or ())
-        lines.append((rule.name, "annotation", rule.parameter, rule.unit, ", ".join(values)))
+        values = ", ".join(rule.choices) or _numbers(rule.levels)
+        lines.append((rule.name, "annotation", rule.parameter, rule.unit, values))
     return ("name", "family", "parameter", "unit", "levels 1-5, or values"), lines
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def metrics() -> tuple[tuple[str, ...], Lines]:
     """Scorers with unit, direction and the rule for undefined cases."""
     from shiftbench.metrics.scorers import SCORERS
 
-    lines = [(name, s.unit, s.direction, s.definition, s.undefined) for name, s in SCORERS.items()]
+    lines: Lines = [(name, s.unit, s.direction, s.definition, s.undefined) for name, s in SCORERS.items()]
     return ("name", "unit", "better", "definition", "undefined cases"), lines
 
 

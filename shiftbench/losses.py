@@ -23,6 +23,7 @@ def dice_ce(logits: Tensor, reference: Tensor, class_weights: Sequence[float] | 
     """
     weights = None if class_weights is None else torch.tensor(class_weights, dtype=logits.dtype, device=logits.device)
     ce = functional.cross_entropy(logits, reference.long(), weight=weights)
-    smooth = {"smooth_nr": 1e-5, "smooth_dr": 1e-5}
-    dice = DiceLoss(include_background=False, softmax=True, to_onehot_y=True, batch=True, **smooth)
+    dice = DiceLoss(
+        include_background=False, softmax=True, to_onehot_y=True, batch=True, smooth_nr=1e-5, smooth_dr=1e-5
+    )
     return ce + dice(logits, reference[:, None].long())

@@ -32,7 +32,7 @@ def make_anatomies(
     with store.workspace() as folder:
         for case_id in cases:
             anatomy = opened.anatomy(case_id, population)
-            np.savez(folder / f"{case_id}.npz", **_arrays(anatomy))
+            np.savez(folder / f"{case_id}.npz", **_arrays(anatomy))  # type: ignore[arg-type]
             record["cases"][case_id] = {
                 "patient": anatomy.patient_id,
                 "spacing": None if anatomy.geometry.spacing is None else list(anatomy.geometry.spacing),
@@ -62,7 +62,7 @@ def acquired(
     key = (domain_seed, dataset_digest, anatomy.case_id)
     if anatomy.tissue is None:
         return acquire(anatomy, None, acquisition, steps, key=key)
-    wanted = {"phase": str(acquisition["phase"])} if "phase" in acquisition else {}
+    wanted: dict[str, Any] = {"phase": acquisition["phase"]} if "phase" in acquisition else {}
     liver = anatomy.fine == AbdomenPhantom.fine_labels.index("liver")  # SNR is that of the liver, whatever the habitus
     reference = liver if liver.any() else None
     maps_at = functools.partial(tissue_maps, anatomy, **wanted)

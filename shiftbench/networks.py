@@ -29,8 +29,8 @@ class Normalise:
     def __call__(self, image: Tensor) -> Tensor:
         """Network input for one raw case, (c, *s) to (c, *s)."""
         if self.kind == "window":
-            low, high = self.window
-            return (image.clamp(low, high) - low) * (2.0 / (high - low)) - 1.0
+            bottom, top = self.window
+            return (image.clamp(bottom, top) - bottom) * (2.0 / (top - bottom)) - 1.0
         flat = image.reshape(image.shape[0], -1)
         low, high = percentiles(flat, 0.5), percentiles(flat, 99.5)
         clipped = flat.clamp(low[:, None], high[:, None])
@@ -89,5 +89,5 @@ def build(
             norm=NORMS[spec.norm],
         )
     if dimension == 2:
-        network = network.to(memory_format=torch.channels_last)  # about twice as fast on a CPU
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # about twice as fast on a CPU
     return Normalised(network, normalise, dimension=dimension, patch=patch, stride=spec.stride)

@@ -103,11 +103,11 @@ class _Scenario:
             split = simulated_split(cases, dataset_digest=dataset.digest, seed=self.scenario.domain_seed)
             splits = [(split.adapt, split.test)]
         return [
-            tuple(
-                self.part(self.source, target, ref, dataset, ids, n)
-                for ids, n in zip(s, ("adapt", "test"), strict=True)
+            (
+                self.part(self.source, target, ref, dataset, adapt, "adapt"),
+                self.part(self.source, target, ref, dataset, test, "test"),
             )
-            for s in splits
+            for adapt, test in splits
         ]
 
     def part(
@@ -297,11 +297,13 @@ class _Scenario:
                 needs += _needs(source[name], references=True)
                 key[f"source_{name}"] = [source[name].images_keys(), source[name].references_keys()]
         if "fewshot" in granted:
-            cases = list(adapt.where())
+            cases: Sequence[str] = list(adapt.where())
             if track is Track.FEWSHOT:
                 try:
                     seed = self.scenario.domain_seed
-                    cases = fewshot_cases(cases, method.k, dataset_digest=digest(sorted(cases)), seed=seed, draw=draw)
+                    cases = fewshot_cases(
+                        cases, method.k or 1, dataset_digest=digest(sorted(cases)), seed=seed, draw=draw
+                    )
                 except NotApplicable as reason:
                     payload["not_applicable"] = key["not_applicable"] = str(reason)
             labelled = _restricted(adapt, cases)

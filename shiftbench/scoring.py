@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def score_fold(
 
 def _scored(store, predict_key, case, entry, reference, info, structures) -> list[dict[str, Any]]:
     spacing = info["spacing"] or [1.0] * reference.ndim
-    unit = "mm" if info["spacing"] else "px"
+    unit: Literal["mm", "px"] = "mm" if info["spacing"] else "px"
     pairs = [(name, tolerance) for name, tolerance in structures]
     if entry["status"] == Status.OK:
         labels = load_prediction(store.artifact("predict", predict_key), case)

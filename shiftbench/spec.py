@@ -233,7 +233,13 @@ def _keys_known_at(model: type[BaseModel], location: tuple[int | str, ...]) -> l
     for part in location[:-1]:
         if isinstance(part, int) or part not in model.model_fields:
             continue
-        nested = {"structures": Structure, "source": Source, "target": Target, "phantom": Phantom, "training": Training}
+        nested: dict[str, type[BaseModel]] = {
+            "structures": Structure,
+            "source": Source,
+            "target": Target,
+            "phantom": Phantom,
+            "training": Training,
+        }
         model = nested.get(part) or (Step if part in ("acquisition", "population") else model)
     return list(model.model_fields)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import patheffects
@@ -176,12 +177,12 @@ def broken(text: str, inches: float) -> str:
 def caption(axes: Axes, text: str) -> None:
     """Prints `text` (lines) beneath a picture."""
     if text:
-        place = {"xycoords": "axes fraction", "xytext": (0, -3), "textcoords": "offset points"}
+        place: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (0, -3), "textcoords": "offset points"}
         axes.annotate(text, (0.5, 0), ha="center", va="top", fontsize=8, linespacing=1.2, **place)
 
 
 def row_label(axes: Axes, text: str) -> None:
     """Prints `text` (lines; long ones are broken) at the left of a picture."""
     text = _filled(text, 13)
-    place = {"xycoords": "axes fraction", "xytext": (-6, 0), "textcoords": "offset points"}
+    place: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (-6, 0), "textcoords": "offset points"}
     axes.annotate(text, (0, 0.5), ha="right", va="center", **place)

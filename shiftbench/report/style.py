@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -54,7 +55,8 @@ _PAPER = {
 @contextmanager
 def paper() -> Iterator[None]:
     """Within this block matplotlib draws in the style of this package; the caller's settings come back afterwards."""
-    with matplotlib.rc_context(rc={**matplotlib.rcParamsDefault, **_PAPER, "backend": "agg"}):
+    settings: Any = {**dict(matplotlib.rcParamsDefault), **_PAPER, "backend": "agg"}
+    with matplotlib.rc_context(rc=settings):
         yield
 
 

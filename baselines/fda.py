@@ -7,6 +7,8 @@ Differs from the paper:
         style, with an entropy term and self-training.
     The amplitude is the mean of all source slices, not that of one random image, and is swapped in every slice of a
         volume alike, so every slice takes the source's mean intensity.
+    Images are divided by their own spread (standard deviation per channel) before the swap and multiplied by the
+        source's mean spread after it, because MR has no unit: raw values of one hospital differ by factors of thousands.
     The band is -b..b on both axes (symmetric, so the result is real; the paper's torch code takes -b..b-1 and drops an
         imaginary part). b = floor(beta * min(h, w)), at least 1; beta = 0 is the identity.
     Frequencies are whole cycles per field of view and amplitudes are per pixel, so images of another matrix size share
@@ -51,10 +53,12 @@ class Method:
     requires: tuple[str, ...] = ()
 
     def summarise(self, model: Normalised, source: LabelledSet, source_val: LabelledSet) -> Mapping[str, Tensor]:
-        """Mean amplitude of the source's slices at the frequencies -b..b, (c, 2b+1, 2b+1)."""
+        """Mean amplitude of the source's slices at the frequencies -b..b, (c, 2b+1, 2b+1), and mean spread (c,)."""
         b = min(WIDEST, *(low_frequency_width(image.shape, self.beta) for image in source.images))
-        amplitudes = [low_frequency_amplitude(image, b).flatten(1, -3).mean(1) for image in _stacks(source.images)]
-        return {"amplitude": torch.stack(amplitudes).mean(0)}
+        scaled = [image / spread(image) for image in source.images]
+        amplitudes = [low_frequency_amplitude(image, b).flatten(1, -3).mean(1) for image in _stacks(scaled)]
+        spreads = torch.stack([spread(image).flatten() for image in source.images])
+        return {"amplitude": torch.stack(amplitudes).mean(0), "spread": spreads.mean(0)}
 
     def adapt(self, model: Normalised, access: Access, *, rng: np.random.Generator) -> Predictor:
         """The frozen network behind the swap."""
@@ -63,9 +67,18 @@ class Method:
         amplitude, predict = access.sidecar["amplitude"], predictor(model)
 
         def predict_restyled(image: Tensor) -> Prediction:
-            return predict(restyled(image, amplitude, self.beta))
+            if low_frequency_width(image.shape, self.beta) == 0:
+                return predict(image)
+            target = access.sidecar["spread"].to(image.device).reshape(-1, *(1,) * (image.ndim - 1))
+            return predict(restyled(image / spread(image), amplitude, self.beta) * target)
 
         return predict_restyled
+
+
+def spread(image: Tensor) -> Tensor:
+    """Standard deviation per channel, (c, 1, ..., 1); 1 where the image is constant."""
+    deviation = image.float().std(tuple(range(1, image.ndim)), keepdim=True, correction=0)
+    return torch.where(deviation > 0, deviation, torch.ones_like(deviation))
 
 
 def _stacks(images) -> list[Tensor]:

@@ -266,10 +266,17 @@ def test_fda_gives_every_slice_the_sources_mean_intensity(tiny):
     fda = sys.modules[type(SHIPPED["fda_test"].method).__module__]
     template = SHIPPED["fda_test"].method.summarise(tiny.model, tiny.source, tiny.source_val)["amplitude"]
     assert template.shape == (1, 3, 3)
-    goal = torch.stack([image.mean() for image in tiny.source.images]).mean()
-    out = fda.restyled(tiny.test[0], template, 0.01)
-    assert not torch.allclose(tiny.test[0].mean((2, 3)), goal, rtol=0.1)
+    goal = torch.stack([(image / image.std(correction=0)).mean() for image in tiny.source.images]).mean()
+    image = tiny.test[0] / tiny.test[0].std(correction=0)
+    out = fda.restyled(image, template, 0.01)
+    assert not torch.allclose(image.mean((2, 3)), goal, rtol=0.1)
     assert torch.allclose(out.mean((2, 3)), goal, rtol=1e-4)
+
+
+def test_fda_does_not_depend_on_the_unit_of_the_image(tiny):
+    predict, _ = adapted("fda_test", tiny)
+    one, thousand = scores(predict, tiny.test[0]), scores(predict, 1000 * tiny.test[0])
+    assert torch.allclose(one, thousand, atol=1e-3)
 
 
 def test_fda_takes_the_narrower_band_where_sizes_differ():

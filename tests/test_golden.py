@@ -1,7 +1,7 @@
 """A golden output per version: a value that changes without a raised version fails here.
 
-After raising a version, `python tests/test_golden.py` writes the file again; its change belongs into the CHANGELOG under
-"Numbers that change".
+After raising a version, `python tests/test_golden.py` writes the file again; its change belongs into the CHANGELOG
+under "Numbers that change".
 """
 
 import json

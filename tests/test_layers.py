@@ -19,7 +19,7 @@ FLOORS = [
     {"store"},
     {"domains"},
     {"graph"},
-    {"materialise", "scoring", "plan"},
+    {"materialise", "scoring", "agreement", "plan"},
     {"worker"},
     {"engine"},
     {"runner"},

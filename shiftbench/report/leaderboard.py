@@ -49,6 +49,8 @@ COLUMNS = [
     "seconds_per_case",
     "failed_cases",
     "n_cases",
+    "negative_cases",
+    "false_positives",
     "n_patients",
     "n_seeds",
     "n_targets",
@@ -57,7 +59,10 @@ COLUMNS = [
     "note",
 ]
 
-COUNTS = ("k", "rank", "tie_group", "n_ranked", "failed_cases", "n_cases", "n_patients", "n_seeds", "n_targets")
+COUNTS = (
+    *("k", "rank", "tie_group", "n_ranked", "failed_cases", "n_cases", "negative_cases", "false_positives"),
+    *("n_patients", "n_seeds", "n_targets"),
+)
 
 
 def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
@@ -65,8 +70,8 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
 
     Means, intervals, ranks and tie groups are those of `shiftbench.robustness`. Of a family and overall, `drop` and
     `harmed_percent` are means over targets, and `recovered_percent` is a ratio of sums over the targets that have a
-    gap; these have no interval. `seconds_per_case` and `failed_cases` count every prediction once. A method that is
-    not applicable on any target has one row, without a score and with the reason as its `note`.
+    gap; these have no interval. `seconds_per_case`, `failed_cases` and, among the structures whose reference is
+    empty (`negative_cases`), `false_positives` count every prediction once. A method that is not applicable on any target has one row, without a score and with the reason as its `note`.
 
     Args:
         rows: the columns of `shiftbench.types.Row`.
@@ -159,6 +164,8 @@ def _pooled(line: pd.Series, own: pd.DataFrame, reason: str) -> dict:
         "seconds_per_case": _mean(chosen["seconds_per_case"], chosen["n_cases"].to_numpy(float)),
         "failed_cases": chosen["failed_cases"].sum(),
         "n_cases": chosen["n_cases"].sum(),
+        "negative_cases": chosen["negative_cases"].sum(),
+        "false_positives": chosen["false_positives"].sum(),
         "audit": bool(chosen["audit"].any()),
     }
 
@@ -239,7 +246,7 @@ def _without_overall(targets: pd.DataFrame, pooled: list[dict], reasons: dict[tu
 
 
 def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
-    """Writes the leaderboard as CSV, numbers in full precision.
+    """Writes the leaderboard, or another table, as CSV, numbers in full precision.
 
     Raises:
         OutputError: the file cannot be written.
@@ -265,13 +272,15 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     return table.assign(note=table["note"].fillna(""))
 
 
-def write_markdown(table: pd.DataFrame, path: str | Path, *, title: str = "Leaderboard") -> Path:
-    """Writes the leaderboard as Markdown, one section per track, backbone and budget.
+def write_markdown(
+    table: pd.DataFrame, path: str | Path, *, title: str = "Leaderboard", agreement: pd.DataFrame | None = None
+) -> Path:
+    """Writes the leaderboard as Markdown, one section per track, backbone and budget (see `tables.markdown`).
 
     Raises:
         OutputError: the file cannot be written.
     """
-    return _write(path, markdown(table, title=title))
+    return _write(path, markdown(table, title=title, agreement=agreement))
 
 
 def _write(path: str | Path, text: str) -> Path:

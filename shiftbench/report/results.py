@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from shiftbench.agreement import COLUMNS as AGREEMENT_COLUMNS
+from shiftbench.agreement import protocol_agreement
 from shiftbench.errors import OutputError, SpecError, nearest
 from shiftbench.graph import Options
 from shiftbench.progress import RunProgress
@@ -21,7 +23,8 @@ from shiftbench.store import read_json, write_json
 from shiftbench.types import FAILURES
 
 REPORT = "report.json"
-REPORT_VERSION = 1
+REPORT_VERSION = 2
+AGREEMENT = "agreement.csv"
 
 
 def run_and_report(
@@ -60,26 +63,53 @@ def _fingerprint(job: Prepared) -> dict[str, Any]:
 
 def _up_to_date(job: Prepared) -> bool:
     root = job.store.root
-    if not all((root / name).is_file() for name in (REPORT, ROWS, TEXT, "leaderboard.csv", "leaderboard.md")):
+    if not all(
+        (root / name).is_file() for name in (REPORT, ROWS, TEXT, "leaderboard.csv", "leaderboard.md", AGREEMENT)
+    ):
         return False
     return read_json(root / REPORT) == _fingerprint(job)
 
 
 def write_tables_and_figures(rows: pd.DataFrame, folder: Path, job: Prepared | None = None) -> list[Path]:
-    """Leaderboard (CSV, Markdown, text) and figures (PNG, SVG) of the rows; example images where the run is at hand."""
+    """Leaderboard (CSV, Markdown, text) and figures (PNG, SVG) of the rows.
+
+    Where the run is at hand there are example images and the agreement of the label protocols too; without it the
+    agreement is the one that the folder holds, if any.
+    """
     from shiftbench.report import figures, leaderboard  # matplotlib: a second that a finished run does not need
 
     table = leaderboard.leaderboard(rows)
     title = str(rows["suite"].iloc[0])
+    agreement = read_agreement(folder) if job is None else protocol_agreement(job.graph, job.store)
     made = [
         leaderboard.write_csv(table, folder / "leaderboard.csv"),
-        leaderboard.write_markdown(table, folder / "leaderboard.md", title=title),
+        leaderboard.write_markdown(table, folder / "leaderboard.md", title=title, agreement=agreement),
         _write_text(table, folder / TEXT),
         *figures.write_figures(rows, folder / "figures"),
     ]
     if job is not None:
+        made.append(leaderboard.write_csv(agreement, folder / AGREEMENT))
         made += _write_examples(rows, folder / "figures", job)
     return made
+
+
+def read_agreement(folder: Path) -> pd.DataFrame | None:
+    """The agreement of the label protocols that a run wrote into its folder; None where there is none.
+
+    Raises:
+        OutputError: the file is no such table.
+    """
+    path = folder / AGREEMENT
+    if not path.is_file():
+        return None
+    text = dict.fromkeys(("scenario", "target", "structure"), str)
+    try:
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise OutputError("the table cannot be read", where=path, remedy="delete this file and run again") from error
+    if list(table.columns) != AGREEMENT_COLUMNS:
+        raise OutputError("this is no table of agreements", where=path, remedy="delete this file and run again")
+    return table
 
 
 def _write_text(table: pd.DataFrame, path: Path) -> Path:

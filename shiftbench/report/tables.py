@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -38,6 +38,9 @@ FAMILY_NAMES = {
 _SHORT = {"acquisition": "acq.", "population": "pop.", "combined": "comb.", "real": "real", "annotation": "ann."}
 UNCOMPARABLE = "not ranked: not applicable"  # how the note of a method begins that lacks some targets
 _DASH = "–"
+_ORACLE = (
+    "The oracle is trained from scratch on the target's adapt patients alone; with few of them it is no upper bound."
+)
 
 READING = f"""\
 - **Score.** Mean Dice similarity coefficient (DSC): the structures of a case are averaged first, then the cases of a
@@ -59,17 +62,22 @@ READING = f"""\
   failed, missing or invalid prediction score 0 and stay in the mean. Where it is absent, the case enters no mean of DSC
   or NSD (both empty: true negative; a prediction: false positive). Structures that were not annotated are left out for
   every method alike.
+- **FP on negatives.** Of the structures that are not in the reference of their case, how many the method drew all the
+  same; a failed prediction counts as drawn. The count is over the predictions on the targets of the overall score.
+- **Oracle.** {_ORACLE}
 - **Annotation targets** differ from the source in what the annotators drew. They do not rank methods without target
   labels, and do not enter their overall score: such a method predicts the same whatever the hidden protocol is. Its
-  score there is to be read beside the *protocol agreement*, the DSC between the two protocols on the same patients.
+  score there is to be read beside the *protocol agreement*, the DSC between the two protocols on the same patients (a
+  column of the targets; other targets with another protocol have it where their patients are those of the source).
   That is the score of a perfect source model and not a bound: a biased model may exceed it.
 """
 
 FOOTNOTE = (
     "DSC with its 95 % interval; families: mean DSC. Same letter: not told apart (paired t, Holm). recov.: share of the"
     " gap to the oracle that is closed. harm: share of patients who lose more than"
-    f" {CONSTANTS.harm:.2f} DSC against source-only. sec: seconds per case. fail: cases without a usable prediction,"
-    " scored 0. Annotation targets do not rank methods without target labels."
+    f" {CONSTANTS.harm:.2f} DSC against source-only. FP: share of the structures absent from the reference that were drawn"
+    " all the same. sec: seconds per case. fail: cases without a usable prediction, scored 0. Annotation targets do not"
+    f" rank methods without target labels. {_ORACLE}"
 )
 
 
@@ -182,6 +190,17 @@ def harmed(row: pd.Series) -> str:
     )
 
 
+def of(row: pd.Series, part: str, whole: str) -> str:
+    """Two counts, "34 of 36", or a dash where there is nothing to count."""
+    return _DASH if pd.isna(row[whole]) or row[whole] == 0 else f"{row[part]} of {row[whole]}"
+
+
+def false_positives(row: pd.Series) -> str:
+    """Share of the negative cases with a false positive in percent, or a dash where there are none."""
+    n = row["negative_cases"]
+    return _DASH if pd.isna(n) or n == 0 else f"{100 * row['false_positives'] / n:.0f}%"
+
+
 def design(board: Board) -> str:
     """One sentence: targets, patients, seeds, and what the interval holds for."""
     places = board.targets.drop_duplicates(["scenario", "target", "family"])
@@ -211,8 +230,15 @@ def unranked(board: Board) -> list[tuple[str, str]]:
     return sorted((row.label, row.note.removeprefix("not ranked: ")) for row in seen)
 
 
-def markdown(table: pd.DataFrame, *, title: str = "Leaderboard") -> str:
-    """The leaderboard as Markdown: how to read it, then one section per track, backbone and budget."""
+def markdown(table: pd.DataFrame, *, title: str = "Leaderboard", agreement: pd.DataFrame | None = None) -> str:
+    """The leaderboard as Markdown: how to read it, then one section per track, backbone and budget.
+
+    Args:
+        table: see `leaderboard.leaderboard`.
+        title: heading of the page.
+        agreement: of the label protocols (see `shiftbench.agreement`), shown beside the scores of the targets.
+    """
+    agreements = _agreements(agreement)
     parts = [f"# {title}", "## How to read it", READING.rstrip()]
     for board in boards(table):
         parts += [f"## {board.name}", design(board)]
@@ -222,7 +248,7 @@ def markdown(table: pd.DataFrame, *, title: str = "Leaderboard") -> str:
         if reasons:
             parts.append("Not ranked:\n\n" + "\n".join(f"- `{name}`: {reason}" for name, reason in reasons))
         if len(board.lines):
-            parts += ["### Each target: DSC with its 95 % interval, and drop", _markdown_targets(board)]
+            parts += ["### Each target: DSC with its 95 % interval, and drop", _markdown_targets(board, agreements)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -261,7 +287,7 @@ def _overall(board: Board, line: pd.Series, is_reference: bool) -> str:
 
 def _markdown_scores(board: Board) -> str:
     head = ["Rank", "Method", "Overall DSC [95 %]", *(FAMILY_NAMES[name] for name in board.families)]
-    head += ["Drop", "Recovered", "Harmed", "NSD", "s / case", "Failed cases"]
+    head += ["Drop", "Recovered", "Harmed", "NSD", "FP on negatives", "s / case", "Failed cases"]
     body = []
     for line, is_reference in _lines(board):
         families = [_family_row(board, line, name) for name in board.families]
@@ -276,29 +302,41 @@ def _markdown_scores(board: Board) -> str:
                 recovered(line),
                 harmed(line),
                 number(line["nsd"]),
+                of(line, "false_positives", "negative_cases"),
                 seconds(line["seconds_per_case"]),
-                f"{line['failed_cases']} of {line['n_cases']}",
+                of(line, "failed_cases", "n_cases"),
             ]
         )
     return _grid(head, body, left=2)
 
 
-def _markdown_targets(board: Board) -> str:
+def _agreements(table: pd.DataFrame | None) -> dict[tuple[str, str], str]:
+    """(scenario, target) to the mean over structures with its interval, in words."""
+    if table is None:
+        return {}
+    whole = table[table["structure"] == "all"]
+    named = whole.rename(columns={"agreement": "dsc", "low": "dsc_low", "high": "dsc_high"})
+    return {(row["scenario"], row["target"]): with_interval(row) for _, row in named.iterrows()}
+
+
+def _markdown_targets(board: Board, agreements: Mapping[tuple[str, str], str]) -> str:
     order = {name: i for i, name in enumerate(FAMILY_NAMES)}
-    keys = (
-        board.targets[["family", "scenario", "target", "source"]].drop_duplicates().itertuples(index=False, name=None)
-    )
+    places = board.targets[["family", "scenario", "target", "source"]].drop_duplicates()
+    keys = list(places.itertuples(index=False, name=None))
     lines = [line for line, _ in _lines(board)]
     scores = {(row["track"], row["label"], row["scenario"], row["target"]): row for _, row in board.targets.iterrows()}
+    shown = any((scenario, target) in agreements for _, scenario, target, _ in keys)
     body: list[list[str]] = []
     for family, scenario, target, source in sorted(keys, key=lambda key: (key[2] != key[3], order[key[0]], key[1:3])):
         found = [scores.get((line["track"], line["label"], scenario, target)) for line in lines]
-        cells = [_DASH if row is None else _target_cell(row, target == source) for row in found]
+        agreed = [agreements.get((scenario, target), _DASH)] if shown else []
+        cells = agreed + [_DASH if row is None else _target_cell(row, target == source) for row in found]
         if target != source:
             body.append([FAMILY_NAMES[family].lower(), f"{scenario}: {target}", *cells])
         elif not any(earlier[0] == "source" and earlier[2:] == cells for earlier in body):
             body.append(["source", f"{scenario}: {target}", *cells])  # once for scenarios that share source and scores
-    return _grid(["Family", "Target", *(f"`{line['label']}`" for line in lines)], body, left=2)
+    head = ["Family", "Target", *(["Protocol agreement"] if shown else [])]
+    return _grid([*head, *(f"`{line['label']}`" for line in lines)], body, left=2)
 
 
 def _target_cell(row: pd.Series, is_source: bool) -> str:
@@ -323,9 +361,12 @@ def _rich_scores(board: Board) -> Table:
     grid.add_column("rank", no_wrap=True)
     grid.add_column("method", overflow="fold", min_width=13)
     grid.add_column("overall DSC [95 %]", no_wrap=True)
-    for name in [*(_SHORT[f] for f in board.families), "drop", "recov.", "harm", "NSD", "sec", "fail"]:
+    lines = _lines(board)
+    negatives = any(false_positives(line) != _DASH for line, _ in lines)
+    scores = ["drop", "recov.", "harm", "NSD", *(["FP"] if negatives else []), "sec", "fail"]
+    for name in [*(_SHORT[f] for f in board.families), *scores]:
         grid.add_column(name, justify="right", no_wrap=True)
-    for line, is_reference in _lines(board):
+    for line, is_reference in lines:
         families = [_family_row(board, line, name) for name in board.families]
         cells = [
             "ref." if is_reference else rank(line),
@@ -336,8 +377,9 @@ def _rich_scores(board: Board) -> Table:
             recovered(line).replace(" %", "%").replace("no oracle", _DASH),
             harmed(line).partition("(")[0].strip().replace(" %", "%") or _DASH,
             number(line["nsd"], 2),
+            *([false_positives(line)] if negatives else []),
             seconds(line["seconds_per_case"]),
-            str(line["failed_cases"]),
+            _DASH if pd.isna(line["failed_cases"]) else str(line["failed_cases"]),
         ]
         grid.add_row(*(escape(cell) for cell in cells), style="dim" if is_reference else None)
     return grid

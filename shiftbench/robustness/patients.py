@@ -19,7 +19,8 @@ METHOD = ["track", "method", "k"]
 ENTRY = [*RUN, *TARGET, *METHOD]
 _SHIFT = ["level_value", "level_unit"]
 _NEEDED = [*ENTRY, *_SHIFT, "seed", "draw", "case", "patient", "structure", "metric", "definition", "value", "status"]
-_NULL = (Status.BOTH_EMPTY, Status.FP_ON_NEGATIVE, Status.CLASS_NOT_ANNOTATED)
+_CASE = ["scenario", "source", "target", "operator", "level", "case", "structure"]
+_NEGATIVE = (Status.BOTH_EMPTY, Status.FP_ON_NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -103,27 +104,32 @@ def rows_of(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def _positive(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows whose reference is non-empty, with `score` by status and `ranked`."""
-    case = ["scenario", "source", "target", "operator", "level", "case", "structure"]
     status, failed = rows["status"], rows["status"].isin(FAILURES)
-    shown_empty = status.isin((Status.BOTH_EMPTY, Status.FP_ON_NEGATIVE)).groupby(
-        [rows[name] for name in case], dropna=False
-    )
-    # A failure says nothing about the reference, but the rows of the same case do.
-    negative = failed & (shown_empty.transform("any") | _detail(rows).str.contains(REFERENCE_EMPTY))
     applicable = status != Status.NOT_APPLICABLE
-    by_case = [rows[name] for name in (*RUN, *case, "seed")]
+    by_case = [rows[name] for name in (*RUN, *_CASE, "seed")]
     by_method = [rows[name] for name in ENTRY]
     others_have_it = applicable.groupby(by_case, dropna=False).transform("any")
     lacking = (~applicable & others_have_it).groupby(by_method, dropna=False).transform("any")
     failed_or_missed = failed | (status == Status.MISSED)
     scored = rows.assign(score=rows["value"].mask(failed_or_missed, 0.0), ranked=~lacking)
-    scored = scored[~negative & applicable & ~status.isin(_NULL)]
+    scored = scored[~is_negative(rows) & applicable & (status != Status.CLASS_NOT_ANNOTATED)]
     if scored["score"].isna().any():
         first = scored[scored["score"].isna()].iloc[0]
         raise OutputError(
             f"status '{first['status']}' without a value: method '{first['method']}', case {first['case']}"
         )
     return scored
+
+
+def is_negative(rows: pd.DataFrame) -> pd.Series:
+    """Whether a scored row's reference is empty, so that it enters no mean.
+
+    A failure says nothing about the reference, but its detail does, and so do the rows of the same case.
+    """
+    shown_empty = rows["status"].isin(_NEGATIVE)
+    known_empty = shown_empty.groupby([rows[name] for name in _CASE], dropna=False).transform("any")
+    failed = rows["status"].isin(FAILURES)
+    return shown_empty | (failed & (known_empty | _detail(rows).str.contains(REFERENCE_EMPTY)))
 
 
 def _detail(rows: pd.DataFrame) -> pd.Series:

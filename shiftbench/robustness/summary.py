@@ -14,6 +14,7 @@ from shiftbench.robustness.patients import (
     Entry,
     bounds,
     entries_of,
+    is_negative,
     limits,
     matched,
     patient_table,
@@ -35,6 +36,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     exceeds `CONSTANTS.gap_floor` (`gap_status` says "ok", "no gap" or "no oracle"). `harmed_percent` is the share of
     patients who lose more than `CONSTANTS.harm` against source-only of the same seed; `harmed_by_reseeding_percent` is
     that share for source-only against source-only of another seed. `audit` marks a method above the oracle.
+    `negative_cases` counts the structures of the cases whose reference is empty, each prediction once, and
+    `false_positives` those of them with a prediction that is not empty or failed; they enter no mean.
 
     Raises:
         OutputError: see `patient_table`.
@@ -149,10 +152,14 @@ def _audited(table: pd.DataFrame, above: Sequence[float | None]) -> pd.DataFrame
 
 
 def _status_counts(rows: pd.DataFrame) -> dict[tuple, dict[str, int]]:
-    """Number of DSC rows of each status per entry, all failures together as `n_failed`."""
+    """Number of DSC rows of each status per entry, all failures together as `n_failed`; and the negative cases."""
     chosen = rows_of(rows, "dsc")
+    chosen = chosen.assign(negative=is_negative(chosen))
     counts = {}
-    for key, status in chosen.groupby(ENTRY, dropna=False)["status"]:
+    for key, own in chosen.groupby(ENTRY, dropna=False):
+        status, negative = own["status"], own["negative"]
         found = {f"n_{name}": int((status == name).sum()) for name in _COUNTED}
+        found |= {"negative_cases": int(negative.sum())}
+        found |= {"false_positives": int((negative & (status != Status.BOTH_EMPTY)).sum())}
         counts[plain(key)] = found | {"n_failed": int(status.isin(FAILURES).sum())}
     return counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -44,8 +44,9 @@ def protocol_agreement(graph: Plan, store: Store) -> pd.DataFrame:
         own, other = sources[scenario], _test(unit)
         if not _same_patients(own, other) or own.references_keys() == other.references_keys():
             continue
-        cases = _case_scores(store, own, other, list(unit.scenario.structures))
-        rows += [{"scenario": scenario, "target": target, **line} for line in _means(cases)]
+        structures = list(unit.scenario.structures)
+        cases = _case_scores(store, own, other, structures)
+        rows += [{"scenario": scenario, "target": target, **line} for line in _means(cases, structures)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -78,12 +79,16 @@ def _case_scores(store: Store, source: Part, target: Part, structures: Sequence[
     return pd.DataFrame(rows, columns=["patient", "case", "structure", "dsc"])
 
 
-def _means(scores: pd.DataFrame) -> list[Mapping[str, object]]:
-    """Mean over patients of each structure, in the order in which they occur, and of the mean over structures."""
+def _means(scores: pd.DataFrame, structures: Sequence[str]) -> list[dict[str, object]]:
+    """Mean over patients of each structure that occurs, and of the mean over structures."""
     whole = scores.assign(structure=ALL).groupby(["patient", "case", "structure"], as_index=False)["dsc"].mean()
-    lines = []
-    for structure, own in pd.concat([scores, whole]).groupby("structure", sort=False):
-        interval = mean_interval(own.groupby(["patient", "case"])["dsc"].mean().groupby("patient").mean())
+    every = pd.concat([scores, whole])
+    lines: list[dict[str, object]] = []
+    for structure in (*structures, ALL):
+        own = every[every["structure"] == structure]
+        if own.empty:
+            continue
+        interval = mean_interval(own.groupby("patient")["dsc"].mean())
         limits = {"low": interval.low, "high": interval.high, "n_patients": interval.n_patients}
         lines.append({"structure": structure, "agreement": interval.mean, **limits})
     return lines

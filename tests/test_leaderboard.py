@@ -116,6 +116,48 @@ def test_failures_lower_the_mean_and_are_counted_once_per_prediction(rows, table
     assert overall(failed, "pred_bn")["dsc"] == overall(table, "pred_bn")["dsc"]
 
 
+def without_tumour(rows):
+    """`rows` in which three patients have no tumour, and tent_bn draws one, draws none, and fails."""
+    rows = rows.copy()
+    tumour, tent = rows["structure"] == "tumour", rows["method"] == "tent_bn"
+    negative = tumour & rows["patient"].isin(["patient-00", "patient-01", "patient-02"])
+    rows.loc[negative, ["value", "status"]] = [None, "both_empty"]
+    rows.loc[negative & tent & (rows["patient"] == "patient-00"), ["value", "status"]] = [0.0, "fp_on_negative"]
+    rows = fail(rows, "tent_bn", ["patient-02"])
+    failed = negative & (rows["status"] == "failed")
+    rows.loc[failed, "detail"] = "reference_empty; " + rows.loc[failed, "detail"]
+    return rows
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_structures_that_the_reference_lacks_are_counted_apart_with_failures_as_false_positives(rows, told):
+    """A failure says that its reference is empty, or else the other methods' rows of that case do."""
+    rows = without_tumour(rows)
+    made = leaderboard(rows if told else rows.assign(detail=""))
+    line = overall(made, "tent_bn")
+    assert (line["negative_cases"], line["false_positives"]) == (3 * 8, 2 * 8)
+    assert (overall(made, "pred_bn")["negative_cases"], overall(made, "pred_bn")["false_positives"]) == (3 * 8, 0)
+    own = made[(made["method"] == "tent_bn") & (made["scope"] == "target")]
+    assert (own["negative_cases"] == 3).all()
+    assert (own["false_positives"] == np.where(own["target"] == own["source"], 1, 2)).all()
+    section = markdown(made).split("## Test-time adaptation")[1].split("### Each target")[0]
+    assert "| FP on negatives | s / case |" in section
+    assert "| 16 of 24 | 0.40 | 8 of 192 |" in section and "| 0 of 24 | 0.40 | 0 of 192 |" in section
+
+
+def test_every_draw_and_seed_is_a_prediction_of_its_own_among_the_negatives():
+    rows = without_tumour(make_rows(methods=("erm", "tent_bn", "target_oracle"), seeds=(0, 1)))
+    again = rows[rows["method"] == "tent_bn"].assign(draw=1)
+    line = overall(leaderboard(pd.concat([rows, again])), "tent_bn")
+    assert (line["negative_cases"], line["false_positives"]) == (4 * 3 * 8, 4 * 2 * 8)
+
+
+def test_where_every_reference_shows_every_structure_there_are_no_negatives(table):
+    assert (overall(table, "tent_bn")["negative_cases"], overall(table, "tent_bn")["false_positives"]) == (0, 0)
+    assert "| – | 0.40 | 0 of 192 |" in markdown(table)
+    assert " FP " not in printed(table, 118).split("DSC with its")[0]
+
+
 def test_fewer_than_twenty_patients_have_intervals_but_no_rank():
     made = leaderboard(make_rows(methods=("erm", "tent_bn", "target_oracle"), patients=12))
     line = overall(made, "tent_bn")
@@ -211,6 +253,23 @@ def test_the_printed_board_fits_a_hundred_columns_and_loses_no_column(table):
     assert heads and all(line.split()[-1] == "fail" and "NSD" in line and "recov." in line for line in heads)
     line = overall(table, "tent_bn")
     assert f"{line['dsc']:.3f} [{line['dsc_low']:.3f},{line['dsc_high']:.3f}]" in text
+
+
+def test_the_printed_board_with_five_families_and_negatives_fits_the_stored_text(rows):
+    real = rows[rows["scenario"] == "new-site"].assign(scenario="other-site")
+    real = real.assign(family=real["family"].replace("combined", "real"))
+    made = leaderboard(without_tumour(pd.concat([rows, real]))).assign(audit=True)
+    made["failed_cases"] += 1000
+    text = printed(made, 118)
+    assert max(map(len, text.splitlines())) <= 118 and "…" not in text
+    assert all("NSD  FP " in line and " real " in line for line in text.splitlines() if line.startswith("rank"))
+    assert " 67% " in text and "(audit)" in text
+
+
+def test_the_oracle_is_said_to_be_no_upper_bound(table):
+    for text in (markdown(table), printed(table, 118)):
+        assert "trained from scratch on the target's adapt patients alone" in " ".join(text.split())
+        assert "with few of them it is no upper bound" in " ".join(text.split())
 
 
 def test_reports_do_not_import_torch():

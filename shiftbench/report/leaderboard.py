@@ -70,8 +70,9 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
 
     Means, intervals, ranks and tie groups are those of `shiftbench.robustness`. Of a family and overall, `drop` and
     `harmed_percent` are means over targets, and `recovered_percent` is a ratio of sums over the targets that have a
-    gap; these have no interval. `seconds_per_case`, `failed_cases` and, among the structures whose reference is
-    empty (`negative_cases`), `false_positives` count every prediction once. A method that is not applicable on any target has one row, without a score and with the reason as its `note`.
+    gap; these have no interval. `seconds_per_case`, `failed_cases` and, of the structures whose reference is empty
+    (`negative_cases`), `false_positives` count every prediction once. A method that is not applicable on any target has
+    one row, without a score and with the reason as its `note`.
 
     Args:
         rows: the columns of `shiftbench.types.Row`.
@@ -81,11 +82,12 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if rows.empty:
         raise OutputError("there are no rows to rank", remedy="run at least one scenario first")
-    rows = rows.astype({"k": float, "level": float})
+    kinds = {"k": float, "level": float, "operator": object}  # all empty in a run without operators
+    rows = rows.astype(kinds)
     targets = (
         _with_gain(robustness.summary(rows))
-        .astype({"k": float, "level": float})
-        .merge(_costs(rows), on=[*METHOD, *PLACE], how="left")
+        .astype(kinds)
+        .merge(_costs(rows).astype(kinds), on=[*METHOD, *PLACE], how="left")
     )
     reasons = _reasons(rows)
     scored = targets[targets["dsc"].notna()]

@@ -67,17 +67,17 @@ READING = f"""\
 - **Oracle.** {_ORACLE}
 - **Annotation targets** differ from the source in what the annotators drew. They do not rank methods without target
   labels, and do not enter their overall score: such a method predicts the same whatever the hidden protocol is. Its
-  score there is to be read beside the *protocol agreement*, the DSC between the two protocols on the same patients (a
-  column of the targets; other targets with another protocol have it where their patients are those of the source).
-  That is the score of a perfect source model and not a bound: a biased model may exceed it.
+  score there is to be read beside the *protocol agreement*, the DSC between the two protocols on the same patients,
+  which the table of targets gives wherever source and target have the same patients. That is the score of a perfect
+  source model and not a bound: a biased model may exceed it.
 """
 
 FOOTNOTE = (
     "DSC with its 95 % interval; families: mean DSC. Same letter: not told apart (paired t, Holm). recov.: share of the"
     " gap to the oracle that is closed. harm: share of patients who lose more than"
-    f" {CONSTANTS.harm:.2f} DSC against source-only. FP: share of the structures absent from the reference that were drawn"
-    " all the same. sec: seconds per case. fail: cases without a usable prediction, scored 0. Annotation targets do not"
-    f" rank methods without target labels. {_ORACLE}"
+    f" {CONSTANTS.harm:.2f} DSC against source-only. FP: share of the structures absent from the reference that were"
+    " drawn all the same. sec: seconds per case. fail: cases without a usable prediction, scored 0. Annotation targets"
+    f" do not rank methods without target labels. {_ORACLE}"
 )
 
 

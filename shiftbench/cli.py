@@ -69,18 +69,22 @@ def run(
     """Train, adapt, score and rank; what the result folder holds already is not computed again."""
     from shiftbench.report.results import run_and_report
 
-    failures = run_and_report(
-        scenarios,
-        console=console,
-        methods=method,
-        data=data,
-        seeds=seeds,
-        backbones=backbone,
-        device=str(device),
-        out=out,
-        jobs=jobs,
-        threads=threads,
-    )
+    try:
+        failures = run_and_report(
+            scenarios,
+            console=console,
+            methods=method,
+            data=data,
+            seeds=seeds,
+            backbones=backbone,
+            device=str(device),
+            out=out,
+            jobs=jobs,
+            threads=threads,
+        )
+    except KeyboardInterrupt:
+        warnings.print("stopped; the same command goes on from here", highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
     for line in failures:
         warnings.print(line, style="red", highlight=False, soft_wrap=True)
     if failures:
@@ -175,9 +179,6 @@ def main() -> None:
     except ShiftBenchError as error:
         warnings.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        warnings.print("stopped; the same command goes on from here", highlight=False)
-        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,13 @@ PLAIN_SECONDS = 15.0  # between lines where there is no terminal
 class RunProgress:
     """An observer for `shiftbench.run`; the time left is the planned work still to do at the speed seen so far."""
 
-    def __init__(self, console: Console, store: Store):
-        self.console, self.store = console, store
+    def __init__(self, console: Console, store: Store, jobs: int):
+        self.console, self.store, self.jobs = console, store, jobs
         self.bar: Progress | None = None
         self.line: TaskID | None = None
         self.total = self.done = 0
-        self.planned_left = self.planned_done = 0.0
+        self.planned_left = self.planned_done = self.worked = 0.0
+        self.since: dict[str, float] = {}  # when a task under way was first seen
         self.started = self.last_plain = time.monotonic()
         self.failures: list[Outcome] = []
 
@@ -58,17 +59,23 @@ class RunProgress:
         self.done += 1
         self.planned_left -= outcome.task.seconds
         self.planned_done += outcome.task.seconds
+        self.worked += outcome.seconds
         if not outcome.ok:
             self.failures.append(outcome)
 
-    def _left(self) -> str:
+    def _left(self, running: Sequence[Task]) -> str:
+        """Time left: planned work at the pace seen so far, less what the tasks under way have behind them."""
+        now = time.monotonic()
+        self.since = {t.id: self.since.get(t.id, now) for t in running}
         if self.planned_done <= 0:
             return ""
-        seconds = (time.monotonic() - self.started) / self.planned_done * max(0.0, self.planned_left)
+        pace = self.worked / self.planned_done
+        behind = sum(min(now - self.since[t.id], t.seconds * pace) for t in running)
+        seconds = max(0.0, self.planned_left * pace - behind) / self.jobs
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
     def _show(self, running: Sequence[Task]) -> None:
-        words = " | ".join([self._left(), *(t.label for t in running)])
+        words = " | ".join([self._left(running), *(t.label for t in running)])
         if self.bar is not None and self.line is not None:
             self.bar.update(self.line, completed=self.done, description=words)
         elif time.monotonic() - self.last_plain > PLAIN_SECONDS:

@@ -1,13 +1,13 @@
-"""Protocol agreement: the score of a perfect source model, by hand on tiny references, and on its way to the reports."""
+"""Protocol agreement: the score of a perfect source model, by hand on tiny references, and its way to the reports."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from scenarios import write
 from synthetic_rows import make_rows
 
+from scenarios import write
 from shiftbench.agreement import protocol_agreement
 from shiftbench.domains import Part
 from shiftbench.errors import OutputError

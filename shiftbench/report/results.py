@@ -42,7 +42,7 @@ def run_and_report(
         print_stored(job.store.root, console)
         console.print(f"nothing to compute; results are in {job.store.root}", highlight=False, soft_wrap=True)
         return []
-    progress = RunProgress(console, job.store)
+    progress = RunProgress(console, job.store, job.jobs)
     try:
         rows = job.rows(progress)
     finally:

@@ -345,7 +345,7 @@ def _target_cell(row: pd.Series, is_source: bool) -> str:
 
 
 def print_leaderboard(console: Console, table: pd.DataFrame) -> None:
-    """Prints one table per track, backbone and budget; 100 columns are enough for five families."""
+    """Prints one table per track, backbone and budget; 118 columns are enough for five families."""
     for board in boards(table):
         console.print(f"\n[bold]{escape(board.name)}[/bold]")
         console.print(f"[dim]{escape(design(board))}[/dim]")

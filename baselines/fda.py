@@ -8,7 +8,8 @@ Differs from the paper:
     The amplitude is the mean of all source slices, not that of one random image, and is swapped in every slice of a
         volume alike, so every slice takes the source's mean intensity.
     Images are divided by their own spread (standard deviation per channel) before the swap and multiplied by the
-        source's mean spread after it, because MR has no unit: raw values of one hospital differ by factors of thousands.
+        source's mean spread after it, because MR has no unit: raw values of one hospital differ by factors of
+        thousands.
     The band is -b..b on both axes (symmetric, so the result is real; the paper's torch code takes -b..b-1 and drops an
         imaginary part). b = floor(beta * min(h, w)), at least 1; beta = 0 is the identity.
     Frequencies are whole cycles per field of view and amplitudes are per pixel, so images of another matrix size share

@@ -109,7 +109,7 @@ def show(
     data: Data = None,
     scenario: Annotated[str, typer.Option(help="Whose source a shift is shown on.")] = "abdomen-scanner",
     patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 3,
-    wide: Annotated[bool, typer.Option("--wide", help="Severities side by side.")] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="Severities of a shift side by side.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures.")] = None,
 ) -> None:
     """Write a contact sheet: images at each severity, or of each target, with the reference drawn in."""

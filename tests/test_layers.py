@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 # Floor of every module, lowest first; a module imports only from lower floors, or from its own package.
 FLOORS = [
-    {"types", "rng", "errors", "backbones"},
+    {"types", "rng", "errors"},
+    {"backbones"},
     {"spec", "shifts", "data", "metrics", "networks", "losses"},
     {"stats", "train", "inference", "contract", "overrides"},
     {"robustness", "blocks"},

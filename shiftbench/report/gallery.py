@@ -13,7 +13,7 @@ from shiftbench.report.planes import picture, pixel, plane, richest
 from shiftbench.report.sheet import Example
 from shiftbench.scoring import load_prediction
 from shiftbench.store import Store
-from shiftbench.types import FAILURES
+from shiftbench.types import FAILURES, Geometry
 
 PER_PAGE = 8  # targets
 METHODS = 5  # beside source-only
@@ -80,18 +80,19 @@ def _example(mine: dict[str, Unit], methods: Sequence[str], store: Store, rows: 
     loaded = load_case(store, erm.folds[fold][2].where()[case], case, structures)
     reference = load_reference(store, erm.folds[fold][2].where()[case][2], case)
     z = richest(reference)
-    predictions = {m: _prediction(store, mine[m], fold, case, z) if m in mine else None for m in methods}
+    grid = loaded.geometry
+    predictions = {m: _prediction(store, mine[m], fold, case, z, grid) if m in mine else None for m in methods}
     spacing = pixel(loaded.geometry.spacing)
     title = f"{row['target']}\n{case}" + (f", slice {z + 1}" if reference.ndim == 3 else "")
-    return Example(title, picture(loaded.image, z), spacing, plane(reference, z), predictions, structures)
+    return Example(title, picture(loaded.image, z, grid), spacing, plane(reference, z, grid), predictions, structures)
 
 
-def _prediction(store: Store, unit: Unit, fold: int, case: str, z: int) -> np.ndarray | None:
+def _prediction(store: Store, unit: Unit, fold: int, case: str, z: int, grid: Geometry) -> np.ndarray | None:
     kind, key = unit.folds[fold][0].split("/")
     path = store.artifact(kind, key)
     if not store.done(kind, key) or not (path / f"{case}.npz").is_file():
         return None
-    return plane(load_prediction(path, case), z)
+    return plane(load_prediction(path, case), z, grid)
 
 
 def _spread(made: Sequence[Example]) -> list[Example]:

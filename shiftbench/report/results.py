@@ -157,7 +157,7 @@ def write_sheet(
     if name in OPERATORS or name in POPULATIONS:
         figure = show.severities(load_scenario(scenario), name, options, patients=patients, wide=wide)
     elif name in scenario_files() or name.endswith(".toml"):
-        figure = show.targets_of(load_scenario(name), options, patients=patients, wide=wide)
+        figure = show.targets_of(load_scenario(name), options, patients=patients)
     else:
         known = [*OPERATORS, *POPULATIONS, *scenario_files()]
         raise SpecError(f"'{name}' is neither a shift nor a scenario", remedy=nearest(name, known))

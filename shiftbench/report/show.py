@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,17 +37,19 @@ def severities(scenario: Scenario, operator: str, options: Options, *, patients:
         targets.append(base.model_copy(update={kind: (Step(operator=operator, levels=(level,)),)}))
     entry = OPERATORS.get(operator) or POPULATIONS[operator]
     values = [entry.identity, *entry.levels]
-    labels = [f"severity {i}\n{value:g} {entry.unit}" for i, value in enumerate(values)]
+    labels = [
+        f"severity {i}\n" + (f"{v:g} {entry.unit}" if math.isfinite(v) else "as acquired") for i, v in enumerate(values)
+    ]
     title = f"{operator.replace('_', ' ')}: {entry.parameter}"
     subtitle = f"{scenario.dataset}, source '{scenario.source[0].name}'"
-    return _sheet(scenario, targets, labels, options, patients, title, subtitle, wide)
+    return _sheet(scenario, targets, labels, options, patients, title, subtitle, wide=wide)
 
 
-def targets_of(scenario: Scenario, options: Options, *, patients: int = 3, wide: bool = False) -> Figure:
-    """The source and every target of a scenario (rows; columns if `wide`) on a few patients, with references."""
+def targets_of(scenario: Scenario, options: Options, *, patients: int = 3) -> Figure:
+    """The source and every target of a scenario (rows) on a few patients (columns), with their references."""
     targets = [None, *(t for t in scenario.targets() if t.dataset is None)]
     labels = [scenario.source[0].name, *(f"{t.name}\n({t.family})" for t in targets if t)]
-    return _sheet(scenario, targets, labels, options, patients, scenario.name, scenario.question, wide)
+    return _sheet(scenario, targets, labels, options, patients, scenario.name, scenario.question, wide=False)
 
 
 def _sheet(
@@ -57,6 +60,7 @@ def _sheet(
     patients: int,
     title: str,
     subtitle: str,
+    *,
     wide: bool,
 ) -> Figure:
     source = scenario.source[0]
@@ -87,12 +91,11 @@ def _cell(scenario: Scenario, dataset: Dataset, case: str, z: int, target: Targe
         return Cell(None, reason=str(reason))
     structures = list(scenario.structures)
     protocols = [source.protocol] + ([{**source.protocol, **target.protocol}] if target and target.protocol else [])
-    references = [
-        ("reference" if i == 0 else "under this protocol", plane(drawn(anatomy, dataset, structures, protocol), z))
-        for i, protocol in enumerate(protocols)
-    ]
+    drawings = [drawn(anatomy, dataset, structures, protocol) for protocol in protocols]
+    names = ("reference", "under this protocol")
+    references = [(name, plane(masks, z, anatomy.geometry)) for name, masks in zip(names, drawings, strict=False)]
     spacing = anatomy.geometry.spacing
-    return Cell(picture(image, z), references, pixel(spacing), _caption(measured))
+    return Cell(picture(image, z, anatomy.geometry), references, pixel(spacing), _caption(measured))
 
 
 def _caption(measured: Mapping[str, Any]) -> str:

@@ -6,31 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from shiftbench import domains
 from shiftbench.backbones import backbone_named
 from shiftbench.contract import GRANTS
-from shiftbench.data.splits import cross_fit_halves, fewshot_cases, real_source_split, simulated_split
-from shiftbench.domains import (
-    DatasetRef,
-    Part,
-    acquisition_steps,
-    dataset_ref,
-    population_of,
-    shift_of,
-    source_acquisition,
-)
+from shiftbench.data.splits import fewshot_cases
+from shiftbench.domains import Part, shift_of
 from shiftbench.errors import NotApplicable
 from shiftbench.graph import MethodCard, Options, Plan, Task, Unit
 from shiftbench.metrics import SCORERS
+from shiftbench.parts import Opened, Parts
 from shiftbench.rng import digest
-from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
-from shiftbench.shifts.protocol import check_protocol
-from shiftbench.spec import Scenario, Source, Target
-from shiftbench.types import Dataset, Family, Track
+from shiftbench.spec import Scenario, Target
+from shiftbench.types import Family, Track
 
 TRAIN_VERSION = 1
 PREDICT_VERSION = 1
-CHUNK = 10  # cases per data task
 DRAWS = {"smoke": 1, "quick": 1, "dev": 1, "core": 3, "full": 5}  # few-shot draws per seed
 
 
@@ -42,29 +31,28 @@ def plan(scenarios: Sequence[Scenario], methods: Sequence[MethodCard], options: 
         DataError: a folder is missing or cannot be used.
     """
     graph = Plan()
-    opened: dict[str, tuple[DatasetRef, Dataset]] = {}
+    opened: Opened = {}
     for scenario in scenarios:
-        _Scenario(graph, scenario, options, suite, opened).add(methods)
+        _Scenario(graph, scenario, options, suite).add(methods, Parts(graph, scenario, options, opened))
     return graph
 
 
 class _Scenario:
     """Adds one scenario to a plan."""
 
-    def __init__(self, graph: Plan, scenario: Scenario, options: Options, suite: str, opened: dict):
-        self.graph, self.scenario, self.options, self.suite, self.opened = graph, scenario, options, suite, opened
-        self.structures = list(scenario.structures)
+    def __init__(self, graph: Plan, scenario: Scenario, options: Options, suite: str):
+        self.graph, self.scenario, self.options, self.suite = graph, scenario, options, suite
         self.recipe = scenario.recipe()
         self.source = scenario.source[0]
 
-    def add(self, methods: Sequence[MethodCard]) -> None:
+    def add(self, methods: Sequence[MethodCard], parts: Parts) -> None:
         seeds = self.options.seeds or self.scenario.seeds
         backbones = self.options.backbones or self.scenario.backbones
-        source_parts = self.source_parts()
+        source_parts = parts.of_source()
         folds = {self.source.name: [(source_parts["adapt"], source_parts["test"])]}
         targets = self.scenario.targets()
         for each in targets:
-            folds[each.name] = self.target_folds(each)
+            folds[each.name] = parts.of_target(each)
         for backbone in backbones:
             for seed in seeds:
                 train = self.train_task(backbone, seed, source_parts)
@@ -73,115 +61,13 @@ class _Scenario:
                     for target in [None, *targets]:
                         self.add_units(method, backbone, seed, target, state, source_parts, folds)
 
-    def dataset(self, name: str) -> tuple[DatasetRef, Dataset]:
-        """The dataset of a domain, opened once per run."""
-        ref = dataset_ref(self.scenario, name, self.options.folders, self.options.roots)
-        address = digest(ref.payload())
-        if address not in self.opened:
-            self.opened[address] = (ref, ref.open())
-        return self.opened[address]
-
-    def source_parts(self) -> dict[str, Part]:
-        """Train, val, adapt and test of the source domain."""
-        ref, dataset = self.dataset(self.source.dataset or self.scenario.dataset)
-        cases = dataset.cases()
-        real = any(t.family is Family.REAL for t in self.scenario.target)
-        splitter = real_source_split if real else simulated_split
-        split = splitter(cases, dataset_digest=dataset.digest, seed=self.scenario.domain_seed)
-        adapt = split.adapt or split.val  # a real source has no adapt part: methods see its validation images
-        parts = {"train": split.train, "val": split.val, "adapt": adapt, "test": split.test}
-        return {name: self.part(self.source, None, ref, dataset, ids, name) for name, ids in parts.items()}
-
-    def target_folds(self, target: Target) -> list[tuple[Part, Part]]:
-        """(adapt, test) of a target: one fold of simulated targets, two cross-fitted halves of real ones."""
-        ref, dataset = self.dataset(target.dataset or self.source.dataset or self.scenario.dataset)
-        cases = dataset.cases()
-        if target.family is Family.REAL:
-            halves = cross_fit_halves(cases, dataset_digest=dataset.digest, seed=self.scenario.domain_seed)
-            splits = [(half.adapt, half.test) for half in halves]
-        else:
-            split = simulated_split(cases, dataset_digest=dataset.digest, seed=self.scenario.domain_seed)
-            splits = [(split.adapt, split.test)]
-        return [
-            (
-                self.part(self.source, target, ref, dataset, adapt, "adapt"),
-                self.part(self.source, target, ref, dataset, test, "test"),
-            )
-            for adapt, test in splits
-        ]
-
-    def part(
-        self, source: Source, target: Target | None, ref: DatasetRef, dataset: Dataset, cases: Sequence[str], name: str
-    ) -> Part:
-        """Anatomy, image and reference tasks of some cases of a domain."""
-        where = f"{self.scenario.name}: {target.name if target else source.name}"
-        population = population_of(source, target)
-        acquisition = source_acquisition(source, dataset, where)
-        steps = acquisition_steps(target)
-        protocol = {**source.protocol, **(target.protocol if target else {})}
-        check_protocol(protocol, dataset.optional_members, where)
-        chunks = []
-        for i in range(0, len(cases), CHUNK):
-            ids = tuple(sorted(cases)[i : i + CHUNK])
-            title = f"{target.name if target else source.name} ({name} {i // CHUNK + 1})"
-            chunks.append((*self.chunk_tasks(ref, dataset, ids, population, acquisition, steps, protocol, title), ids))
-        return Part(tuple(chunks))
-
-    def chunk_tasks(self, ref, dataset, ids, population, acquisition, steps, protocol, title) -> tuple[str, str, str]:
-        """Keys of the three data tasks of a chunk of cases."""
-        anatomy = self.graph.add(
-            "anatomy",
-            {"dataset": ref.payload(), "cases": ids, "population": population},
-            (),
-            f"anatomies of {title}",
-            0.4 * len(ids),
-            [
-                domains.ANATOMY_VERSION,
-                dataset.digest,
-                dict(sorted(population.items())),
-                _population_versions(population),
-                ids,
-            ],
-        )
-        versions = [[s.operator, OPERATORS[s.operator].version, s.value, s.occurrence] for s in steps]
-        images = self.graph.add(
-            "images",
-            {
-                "anatomy": anatomy.key,
-                "cases": ids,
-                "acquisition": acquisition,
-                "steps": [s._asdict() for s in steps],
-                "domain_seed": self.scenario.domain_seed,
-            },
-            (anatomy.id,),
-            f"images of {title}",
-            0.25 * len(ids),
-            [domains.IMAGES_VERSION, anatomy.key, acquisition, versions, self.scenario.domain_seed],
-        )
-        rules = {rule: PROTOCOLS[rule].version for rule in protocol}
-        references = self.graph.add(
-            "references",
-            {
-                "anatomy": anatomy.key,
-                "dataset": ref.payload(),
-                "cases": ids,
-                "structures": self.structures,
-                "protocol": protocol,
-            },
-            (anatomy.id,),
-            f"references of {title}",
-            0.1 * len(ids),
-            [domains.REFERENCES_VERSION, anatomy.key, self.structures, protocol, rules],
-        )
-        return anatomy.key, images.key, references.key
-
     def train_task(self, backbone: str, seed: int, parts: Mapping[str, Part]) -> Task:
         """The shared training on the source."""
         spec = backbone_named(backbone)
         payload = {
             "backbone": backbone,
             "dimension": int(self.scenario.dimension[0]),
-            "classes": len(self.structures) + 1,
+            "classes": len(self.scenario.structures) + 1,
             "normalise": self.scenario.normalise,
             "window": self.scenario.window,
             "recipe": asdict(self.recipe),
@@ -349,10 +235,6 @@ class _Scenario:
             "episode": method.episode,
             "seed": seed,
         }
-
-
-def _population_versions(population: Mapping[str, float]) -> dict[str, int]:
-    return {op.name: op.version for op in POPULATIONS.values() if op.key in population}
 
 
 def _payload(part: Part) -> list[Any]:

@@ -20,6 +20,7 @@ FLOORS = [
     {"store"},
     {"domains"},
     {"graph"},
+    {"parts"},
     {"materialise", "scoring", "agreement", "plan"},
     {"worker"},
     {"engine"},

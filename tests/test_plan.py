@@ -127,3 +127,17 @@ def test_reference_methods_skip_controls_and_targets_without_an_oracle(tiny, tmp
     fewer = changed(tmp_path, "levels = [3, 5] }]", "levels = [3, 5] }]\noracle = false")
     graph = planning.plan([fewer], [card("target_oracle", Track.REFERENCE)], Options(), "s")
     assert {u.row["target"] for u in graph.units} == {"hilum-in", "load"}
+
+
+@pytest.mark.parametrize(
+    "also", ["", '\n[[target]]\nname = "elsewhere"\nfamily = "real"\n'], ids=["simulated", "with a real target"]
+)
+def test_no_patient_that_the_source_was_trained_on_is_scored_on_a_simulated_target(tmp_path, also):
+    scenario = load_scenario(write(tmp_path, TINY + also))
+    graph = planning.plan([scenario], [ERM], Options(), "s")
+    train = next(t for t in graph.tasks.values() if t.kind == "train")
+    seen = {case for *_, cases in train.payload["train"] for case in cases}
+    scored = {c for u in graph.units if u.row["family"] != "real" for *_, test in u.folds for c in test.where()}
+    assert seen and scored and not seen & scored
+    folds = [u.folds for u in graph.units if u.row["family"] == "real"]
+    assert all(len(f) == 2 for f in folds) and len(folds) == (1 if also else 0)

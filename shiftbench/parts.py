@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from shiftbench import domains
 from shiftbench.data.splits import Split, cross_fit_halves, real_source_split, simulated_split
 from shiftbench.domains import DatasetRef, Part, acquisition_steps, dataset_ref, population_of, source_acquisition
+from shiftbench.errors import SpecError
 from shiftbench.graph import Options, Plan
 from shiftbench.rng import digest
 from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
@@ -41,6 +42,12 @@ class Parts:
         ref, dataset = self.dataset(target.dataset or mine)
         seed = self.scenario.domain_seed
         if target.family is Family.REAL:
+            if (target.dataset or mine) == mine:
+                raise SpecError(
+                    f"the real target '{target.name}' is the source's own data set",
+                    where=self.scenario.name,
+                    remedy="name another data set with 'dataset = ...'",
+                )
             splits = list(cross_fit_halves(dataset.cases(), dataset_digest=dataset.digest, seed=seed))
         elif (target.dataset or mine) == mine:
             splits = [self.source_split(dataset)]  # the source's own test patients: every comparison is paired

@@ -6,6 +6,8 @@ import pytest
 
 from scenarios import TINY, write
 from shiftbench import plan as planning
+from shiftbench.domains import LOADERS
+from shiftbench.errors import SpecError
 from shiftbench.graph import MethodCard, Options
 from shiftbench.shifts import OPERATORS
 from shiftbench.spec import load_scenario
@@ -130,9 +132,12 @@ def test_reference_methods_skip_controls_and_targets_without_an_oracle(tiny, tmp
 
 
 @pytest.mark.parametrize(
-    "also", ["", '\n[[target]]\nname = "elsewhere"\nfamily = "real"\n'], ids=["simulated", "with a real target"]
+    "also",
+    ["", '\n[[target]]\nname = "elsewhere"\nfamily = "real"\ndataset = "phantom/other"\n'],
+    ids=["simulated", "with a real target"],
 )
-def test_no_patient_that_the_source_was_trained_on_is_scored_on_a_simulated_target(tmp_path, also):
+def test_no_patient_that_the_source_was_trained_on_is_scored_on_a_simulated_target(tmp_path, monkeypatch, also):
+    monkeypatch.setitem(LOADERS, "phantom/other", LOADERS["phantom/abdomen"])
     scenario = load_scenario(write(tmp_path, TINY + also))
     graph = planning.plan([scenario], [ERM], Options(), "s")
     train = next(t for t in graph.tasks.values() if t.kind == "train")
@@ -141,3 +146,9 @@ def test_no_patient_that_the_source_was_trained_on_is_scored_on_a_simulated_targ
     assert seen and scored and not seen & scored
     folds = [u.folds for u in graph.units if u.row["family"] == "real"]
     assert all(len(f) == 2 for f in folds) and len(folds) == (1 if also else 0)
+
+
+def test_a_real_target_needs_a_data_set_of_its_own(tmp_path):
+    scenario = load_scenario(write(tmp_path, TINY + '\n[[target]]\nname = "elsewhere"\nfamily = "real"\n'))
+    with pytest.raises(SpecError, match="the real target 'elsewhere' is the source's own data set"):
+        planning.plan([scenario], [ERM], Options(), "s")

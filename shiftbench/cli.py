@@ -179,6 +179,13 @@ def main() -> None:
     except ShiftBenchError as error:
         warnings.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(BAD_INPUT)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = "free some space, change the rights, or give another folder with --out"
+        warnings.print(
+            f"error: {where}{error.strerror}; {remedy}.", style="red", highlight=False, markup=False, soft_wrap=True
+        )
+        sys.exit(BAD_INPUT)
 
 
 if __name__ == "__main__":

@@ -131,11 +131,10 @@ def test_reference_methods_skip_controls_and_targets_without_an_oracle(tiny, tmp
     assert {u.row["target"] for u in graph.units} == {"hilum-in", "load"}
 
 
-@pytest.mark.parametrize(
-    "also",
-    ["", '\n[[target]]\nname = "elsewhere"\nfamily = "real"\ndataset = "phantom/other"\n'],
-    ids=["simulated", "with a real target"],
-)
+REAL = '\n[[target]]\nname = "elsewhere"\nfamily = "real"\ndataset = "phantom/other"\n'
+
+
+@pytest.mark.parametrize("also", ["", REAL], ids=["simulated", "with a real target"])
 def test_no_patient_that_the_source_was_trained_on_is_scored_on_a_simulated_target(tmp_path, monkeypatch, also):
     monkeypatch.setitem(LOADERS, "phantom/other", LOADERS["phantom/abdomen"])
     scenario = load_scenario(write(tmp_path, TINY + also))

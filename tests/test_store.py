@@ -9,6 +9,7 @@ import pytest
 
 from shiftbench.errors import OutputError
 from shiftbench.store import Store, write_json
+from shiftbench.worker.serve import attempt
 
 
 @pytest.fixture
@@ -113,3 +114,20 @@ def test_a_damaged_record_names_the_file(store):
     store.record_path("train", "k").write_text('{"a": ')
     with pytest.raises(OutputError, match=r"k\.json: the record is damaged; delete this file"):
         store.record("train", "k")
+
+
+def test_a_worker_tells_a_full_disk_from_a_failed_task(store):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def wrapped(*_):
+        raise RuntimeError(f"I/O error: {os.strerror(errno.ENOSPC)} (os error 28)")
+
+    def broken(*_):
+        raise RuntimeError("no such luck")
+
+    for handler in (full, wrapped):
+        answer = attempt(handler, store, "k", {})
+        assert answer["fatal"] and answer["cause"].startswith("the disk is full; free some space")
+    answer = attempt(broken, store, "k", {})
+    assert not answer["fatal"] and answer["cause"] == "RuntimeError: no such luck" and "broken" in answer["trace"]

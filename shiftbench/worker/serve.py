@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -50,25 +51,28 @@ def attempt(handler: Any, store: Store, key: str, payload: Any) -> dict[str, Any
     try:
         handler(store, key, payload)
         return {"ok": True}
-    except OutputError as error:
-        return {
-            "ok": False,
-            "fatal": True,
-            "cause": str(error),
-            "trace": "",
-            "status": str(Status.FAILED),
-            "record": {},
-        }
     except Exception as error:
-        expected = isinstance(error, ShiftBenchError) or hasattr(error, "record")
-        return {
-            "ok": False,
-            "fatal": False,
-            "status": str(_status(error)),
-            "cause": str(error) if expected else f"{type(error).__name__}: {error}",
-            "trace": traceback.format_exc(),
-            "record": getattr(error, "record", {}),
-        }
+        return _failed(error)
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    """The answer for a task that raised; `fatal` where the result folder itself is the trouble."""
+    full = _disk_is_full(error)
+    expected = isinstance(error, ShiftBenchError) or hasattr(error, "record")
+    cause = str(error) if expected else f"{type(error).__name__}: {error}"
+    return {
+        "ok": False,
+        "fatal": full or isinstance(error, OutputError),
+        "status": str(_status(error)),
+        "cause": "the disk is full; free some space or give --out elsewhere, then run again" if full else cause,
+        "trace": traceback.format_exc(),
+        "record": getattr(error, "record", {}),
+    }
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Also where a library wraps the system's error in one of its own."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
 
 
 def _status(error: Exception) -> Status:

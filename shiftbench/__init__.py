@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from shiftbench.version import __version__
+
 if TYPE_CHECKING:
     from shiftbench import metrics, shifts
     from shiftbench.runner import read_rows, run
     from shiftbench.spec import load_scenario
 
-__version__ = "0.1.0"
-__all__ = ["load_scenario", "metrics", "read_rows", "run", "shifts"]
+__all__ = ["__version__", "load_scenario", "metrics", "read_rows", "run", "shifts"]
 
 _FUNCTIONS = {"load_scenario": "shiftbench.spec", "run": "shiftbench.runner", "read_rows": "shiftbench.runner"}
 

@@ -26,6 +26,7 @@ from shiftbench.scoring import score_fold
 from shiftbench.spec import Scenario, load_scenario, load_suite
 from shiftbench.store import Store, read_json, write_json
 from shiftbench.types import Row, Status, Track
+from shiftbench.version import __version__
 
 ROWS = "rows.csv.gz"
 COLUMNS = list(Row.__dataclass_fields__)
@@ -176,7 +177,7 @@ def method_cards(specs: Sequence[str], store: Store) -> list[MethodCard]:
     """
     wanted = list(dict.fromkeys(["erm", *specs]))
     contents = [[spec, sha256(locate_method(spec).read_bytes()).hexdigest()] for spec in wanted]
-    key = digest("cards", importlib.metadata.version("shiftbench"), contents)
+    key = digest("cards", __version__, contents)
     path = store.root / "records" / "cards" / f"{key}.json"
     if not path.is_file():
         write_json(path, _ask_for_cards(wanted))

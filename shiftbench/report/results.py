@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from shiftbench.shifts import OPERATORS, POPULATIONS
 from shiftbench.spec import load_scenario, scenario_files
 from shiftbench.store import read_json, write_json
 from shiftbench.types import FAILURES
+from shiftbench.version import __version__
 
 REPORT = "report.json"
 REPORT_VERSION = 2
@@ -58,7 +58,7 @@ def run_and_report(
 
 
 def _fingerprint(job: Prepared) -> dict[str, Any]:
-    return {"run": job.digest(), "report": REPORT_VERSION, "shiftbench": importlib.metadata.version("shiftbench")}
+    return {"run": job.digest(), "report": REPORT_VERSION, "shiftbench": __version__}
 
 
 def _up_to_date(job: Prepared) -> bool:

@@ -249,7 +249,9 @@ def parse(model: type[BaseModel], table: dict[str, Any], where: object) -> Any:
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(
+            error.errors(), key=lambda e: e["type"] != "extra_forbidden"
+        )  # a misspelt key before the one it hides
         key = ".".join(str(p) for p in first["loc"]) or "file"
         if first["type"] == "extra_forbidden":
             name = str(first["loc"][-1])

@@ -18,7 +18,8 @@ from shiftbench.report.leaderboard import leaderboard
 from shiftbench.report.matrix import transfer_matrix
 from shiftbench.report.sheet import Example, example_page
 from shiftbench.report.style import save
-from shiftbench.report.tables import FAMILY_NAMES, TRACK_NAMES, UNCOMPARABLE, label, number
+from shiftbench.report.tables import label, number
+from shiftbench.report.words import FAMILY_NAMES, TRACK_NAMES, UNCOMPARABLE
 from shiftbench.robustness.constants import ORACLE, SOURCE_ONLY
 from shiftbench.shifts.operators import OPERATORS
 from shiftbench.types import Family

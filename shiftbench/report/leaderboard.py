@@ -10,7 +10,9 @@ import pandas as pd
 
 from shiftbench import robustness
 from shiftbench.errors import OutputError
-from shiftbench.report.tables import UNCOMPARABLE, label, markdown, print_leaderboard
+from shiftbench.report.tables import label, markdown
+from shiftbench.report.terminal import print_leaderboard
+from shiftbench.report.words import UNCOMPARABLE
 from shiftbench.robustness.constants import SOURCE_ONLY
 from shiftbench.robustness.headline import LABELLED_TRACKS, OVERALL, UNRANKED_FAMILIES
 from shiftbench.types import FAILURES, Family, Status, Track

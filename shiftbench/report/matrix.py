@@ -17,7 +17,8 @@ from matplotlib.patches import Rectangle
 from shiftbench.errors import OutputError
 from shiftbench.report import style
 from shiftbench.report.leaderboard import leaderboard
-from shiftbench.report.tables import FAMILY_NAMES, TRACK_NAMES, number
+from shiftbench.report.tables import number
+from shiftbench.report.words import FAMILY_NAMES, TRACK_NAMES
 from shiftbench.robustness.constants import SOURCE_ONLY
 
 LEFT = 1.45  # inches for the methods' names

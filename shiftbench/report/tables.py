@@ -1,4 +1,4 @@
-"""How a leaderboard is put into words and columns: Markdown for a file, rich tables for a terminal."""
+"""How a leaderboard is put into columns and cells, and into Markdown for a file."""
 
 from __future__ import annotations
 
@@ -6,79 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from shiftbench.robustness.constants import CONSTANTS, ORACLE, SOURCE_ONLY
+from shiftbench.report.words import DASH, FAMILY_NAMES, READING, TRACK_NAMES, UNCOMPARABLE
+from shiftbench.robustness.constants import ORACLE, SOURCE_ONLY
 from shiftbench.robustness.headline import LABELLED_TRACKS
 from shiftbench.types import Family, Track
-
-TRACK_NAMES = {
-    "dg": "Domain generalisation and source-only",
-    "harmonise": "Harmonisation",
-    "uda": "Unsupervised domain adaptation",
-    "sfda": "Source-free domain adaptation",
-    "tta": "Test-time adaptation",
-    "fewshot": "Few-shot",
-    "posthoc": "Post-hoc",
-    "estimate": "Estimators",
-    "reference": "Reference",
-}
-FAMILY_NAMES = {
-    "acquisition": "Acquisition",
-    "population": "Population",
-    "combined": "Combined",
-    "real": "Real",
-    "annotation": "Annotation",
-    "control": "Control",
-    "fault": "Fault",
-}
-_SHORT = {"acquisition": "acq.", "population": "pop.", "combined": "comb.", "real": "real", "annotation": "ann."}
-UNCOMPARABLE = "not ranked: not applicable"  # how the note of a method begins that lacks some targets
-_DASH = "–"
-_ORACLE = (
-    "The oracle is trained from scratch on the target's adapt patients alone; with few of them it is no upper bound."
-)
-
-READING = f"""\
-- **Score.** Mean Dice similarity coefficient (DSC): the structures of a case are averaged first, then the cases of a
-  patient, then the patients of a target. A family is the macro mean of its targets; *overall* weighs families equally.
-  Controls and faults never enter.
-- **Interval.** In brackets, the 95 % interval of the mean. With several seeds it covers patients crossed with seeds
-  (two-way random effects). With one seed it covers patients only and is *conditional on this trained model*: it does
-  not say how the method would do if it were trained again.
-- **Drop** is source-only on the source's test patients minus the method on the target. **Recovered** is the share of
-  the gap between source-only and the oracle that the method closes (a ratio of sums over targets); where the lower 95 %
-  limit of the gap is not above {CONSTANTS.gap_floor:.2f} DSC, the table says "no gap". **Harmed** is the share of
-  patients who lose more than {CONSTANTS.harm:.2f} DSC against source-only of the same seed; with several seeds, the
-  share that source-only loses against its own other seeds stands behind it in parentheses.
-- **Rank.** Place by the overall mean of those ranked on this board. Methods with the same letter are not told apart
-  from the best of their letter (paired t test, Holm over all pairs). With fewer than {CONSTANTS.min_patients} patients
-  in a family there are intervals but no rank. Rows marked "ref." are for comparison and have no rank. A score with a
-  star leaves out the targets on which the method is not applicable; it is not to be compared.
-- **Undefined cases.** What the reference shows decides. Where a structure is in the reference, a missed structure and a
-  failed, missing or invalid prediction score 0 and stay in the mean. Where it is absent, the case enters no mean of DSC
-  or NSD (both empty: true negative; a prediction: false positive). Structures that were not annotated are left out for
-  every method alike.
-- **FP on negatives.** Of the structures that are not in the reference of their case, how many the method drew all the
-  same; a failed prediction counts as drawn. The count is over the predictions on the targets of the overall score.
-- **Oracle.** {_ORACLE}
-- **Annotation targets** differ from the source in what the annotators drew. They do not rank methods without target
-  labels, and do not enter their overall score: such a method predicts the same whatever the hidden protocol is. Its
-  score there is to be read beside the *protocol agreement*, the DSC between the two protocols on the same patients,
-  which the table of targets gives wherever source and target have the same patients. That is the score of a perfect
-  source model and not a bound: a biased model may exceed it.
-"""
-
-FOOTNOTE = (
-    "DSC with its 95 % interval; families: mean DSC. Same letter: not told apart (paired t, Holm). recov.: share of the"
-    " gap to the oracle that is closed. harm: share of patients who lose more than"
-    f" {CONSTANTS.harm:.2f} DSC against source-only. FP: share of the structures absent from the reference that were"
-    " drawn all the same. sec: seconds per case. fail: cases without a usable prediction, scored 0. Annotation targets"
-    f" do not rank methods without target labels. {_ORACLE}"
-)
 
 
 def label(method: str, k: float | None) -> str:
@@ -145,12 +77,12 @@ def boards(table: pd.DataFrame) -> Iterator[Board]:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number with so many digits, or a dash; minus is a minus sign."""
-    return _DASH if value is None or pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
+    return DASH if value is None or pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def seconds(value: float | None) -> str:
     """A time with two significant digits."""
-    return _DASH if value is None or pd.isna(value) else f"{value:.2f}" if value < 1 else f"{value:.3g}"
+    return DASH if value is None or pd.isna(value) else f"{value:.2f}" if value < 1 else f"{value:.3g}"
 
 
 def with_interval(row: pd.Series, digits: int = 3) -> str:
@@ -165,16 +97,16 @@ def rank(row: pd.Series) -> str:
     if row["track"] == Track.REFERENCE:
         return "ref."
     if pd.isna(row["rank"]):
-        return _DASH
+        return DASH
     return f"{row['rank']}/{row['n_ranked']} {chr(ord('A') + min(row['tie_group'], 26) - 1)}"
 
 
 def recovered(row: pd.Series) -> str:
     """Recovered share in percent, or why there is none."""
     if row["method"] in (SOURCE_ONLY, ORACLE):
-        return _DASH
+        return DASH
     if row["gap_status"] != "ok" or pd.isna(row["recovered_percent"]):
-        return row["gap_status"] if row["gap_status"] in ("no gap", "no oracle") else _DASH
+        return row["gap_status"] if row["gap_status"] in ("no gap", "no oracle") else DASH
     return f"{number(row['recovered_percent'], 0)} %" + (
         " (audit)" if row["audit"] is True or row["audit"] == 1 else ""
     )
@@ -183,7 +115,7 @@ def recovered(row: pd.Series) -> str:
 def harmed(row: pd.Series) -> str:
     """Share of patients harmed in percent, behind it that of source-only against itself with other seeds."""
     if row["method"] == SOURCE_ONLY or pd.isna(row["harmed_percent"]):
-        return _DASH if pd.isna(row["harmed_by_reseeding_percent"]) else f"({row['harmed_by_reseeding_percent']:.0f} %)"
+        return DASH if pd.isna(row["harmed_by_reseeding_percent"]) else f"({row['harmed_by_reseeding_percent']:.0f} %)"
     text = f"{row['harmed_percent']:.0f} %"
     return (
         text if pd.isna(row["harmed_by_reseeding_percent"]) else f"{text} ({row['harmed_by_reseeding_percent']:.0f} %)"
@@ -192,13 +124,13 @@ def harmed(row: pd.Series) -> str:
 
 def of(row: pd.Series, part: str, whole: str) -> str:
     """Two counts, "34 of 36", or a dash where there is nothing to count."""
-    return _DASH if pd.isna(row[whole]) or row[whole] == 0 else f"{row[part]} of {row[whole]}"
+    return DASH if pd.isna(row[whole]) or row[whole] == 0 else f"{row[part]} of {row[whole]}"
 
 
 def false_positives(row: pd.Series) -> str:
     """Share of the negative cases with a false positive in percent, or a dash where there are none."""
     n = row["negative_cases"]
-    return _DASH if pd.isna(n) or n == 0 else f"{100 * row['false_positives'] / n:.0f}%"
+    return DASH if pd.isna(n) or n == 0 else f"{100 * row['false_positives'] / n:.0f}%"
 
 
 def design(board: Board) -> str:
@@ -258,7 +190,7 @@ def _grid(head: list[str], body: list[list[str]], left: int) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _lines(board: Board) -> list[tuple[pd.Series, bool]]:
+def board_lines(board: Board) -> list[tuple[pd.Series, bool]]:
     """Rows to print, with whether they are references: source-only first, oracle last, the board's own between."""
     references = {row["method"]: row for _, row in board.references.iterrows()}
     own = board.lines.sort_values(["rank", "dsc"], ascending=[True, False], kind="stable", na_position="last")
@@ -267,13 +199,14 @@ def _lines(board: Board) -> list[tuple[pd.Series, bool]]:
     return [*first, *((row, False) for _, row in own.iterrows()), *last]
 
 
-def _family_row(board: Board, line: pd.Series, family: str) -> pd.Series | None:
+def family_row(board: Board, line: pd.Series, family: str) -> pd.Series | None:
+    """The method's row of one family, or None where it has none."""
     means = board.means
     found = means[(means["track"] == line["track"]) & (means["label"] == line["label"]) & (means["family"] == family)]
     return None if found.empty else found.iloc[0]
 
 
-def _overall(board: Board, line: pd.Series, is_reference: bool) -> str:
+def overall_score(board: Board, line: pd.Series, is_reference: bool) -> str:
     """Overall mean with interval; of a reference whose own track pools other families, the mean of this board's."""
     labelled = board.track in LABELLED_TRACKS
     if line["note"].startswith(UNCOMPARABLE):
@@ -281,23 +214,23 @@ def _overall(board: Board, line: pd.Series, is_reference: bool) -> str:
     if not is_reference or labelled == (line["track"] in LABELLED_TRACKS) or Family.ANNOTATION not in board.families:
         return with_interval(line)
     pooled = [name for name in board.families if labelled or name != Family.ANNOTATION]
-    means = [row["dsc"] for row in (_family_row(board, line, name) for name in pooled) if row is not None]
-    return number(sum(means) / len(means)) if means else _DASH
+    means = [row["dsc"] for row in (family_row(board, line, name) for name in pooled) if row is not None]
+    return number(sum(means) / len(means)) if means else DASH
 
 
 def _markdown_scores(board: Board) -> str:
     head = ["Rank", "Method", "Overall DSC [95 %]", *(FAMILY_NAMES[name] for name in board.families)]
     head += ["Drop", "Recovered", "Harmed", "NSD", "FP on negatives", "s / case", "Failed cases"]
     body = []
-    for line, is_reference in _lines(board):
-        families = [_family_row(board, line, name) for name in board.families]
+    for line, is_reference in board_lines(board):
+        families = [family_row(board, line, name) for name in board.families]
         name = f"`{line['label']}`"
         body.append(
             [
                 "ref." if is_reference else rank(line),
                 f"*{name}*" if is_reference else name,
-                _overall(board, line, is_reference),
-                *(_DASH if row is None else with_interval(row) for row in families),
+                overall_score(board, line, is_reference),
+                *(DASH if row is None else with_interval(row) for row in families),
                 number(line["drop"]),
                 recovered(line),
                 harmed(line),
@@ -323,14 +256,14 @@ def _markdown_targets(board: Board, agreements: Mapping[tuple[str, str], str]) -
     order = {name: i for i, name in enumerate(FAMILY_NAMES)}
     places = board.targets[["family", "scenario", "target", "source"]].drop_duplicates()
     keys = list(places.itertuples(index=False, name=None))
-    lines = [line for line, _ in _lines(board)]
+    lines = [line for line, _ in board_lines(board)]
     scores = {(row["track"], row["label"], row["scenario"], row["target"]): row for _, row in board.targets.iterrows()}
     shown = any((scenario, target) in agreements for _, scenario, target, _ in keys)
     body: list[list[str]] = []
     for family, scenario, target, source in sorted(keys, key=lambda key: (key[2] != key[3], order[key[0]], key[1:3])):
         found = [scores.get((line["track"], line["label"], scenario, target)) for line in lines]
-        agreed = [agreements.get((scenario, target), _DASH)] if shown else []
-        cells = agreed + [_DASH if row is None else _target_cell(row, target == source) for row in found]
+        agreed = [agreements.get((scenario, target), DASH)] if shown else []
+        cells = agreed + [DASH if row is None else _target_cell(row, target == source) for row in found]
         if target != source:
             body.append([FAMILY_NAMES[family].lower(), f"{scenario}: {target}", *cells])
         elif not any(earlier[0] == "source" and earlier[2:] == cells for earlier in body):
@@ -342,44 +275,3 @@ def _markdown_targets(board: Board, agreements: Mapping[tuple[str, str], str]) -
 def _target_cell(row: pd.Series, is_source: bool) -> str:
     score = with_interval(row)
     return score if is_source or pd.isna(row["drop"]) else f"{score}, drop {number(row['drop'])}"
-
-
-def print_leaderboard(console: Console, table: pd.DataFrame) -> None:
-    """Prints one table per track, backbone and budget; 118 columns are enough for five families."""
-    for board in boards(table):
-        console.print(f"\n[bold]{escape(board.name)}[/bold]")
-        console.print(f"[dim]{escape(design(board))}[/dim]")
-        if len(board.lines):
-            console.print(_rich_scores(board))
-        for name, reason in unranked(board):
-            console.print(f"[dim]not ranked:[/dim] {escape(name)}: {escape(reason)}")
-    console.print(f"\n[dim]{FOOTNOTE}[/dim]")
-
-
-def _rich_scores(board: Board) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
-    grid.add_column("rank", no_wrap=True)
-    grid.add_column("method", overflow="fold", min_width=13)
-    grid.add_column("overall DSC [95 %]", no_wrap=True)
-    lines = _lines(board)
-    negatives = any(false_positives(line) != _DASH for line, _ in lines)
-    scores = ["drop", "recov.", "harm", "NSD", *(["FP"] if negatives else []), "sec", "fail"]
-    for name in [*(_SHORT[f] for f in board.families), *scores]:
-        grid.add_column(name, justify="right", no_wrap=True)
-    for line, is_reference in lines:
-        families = [_family_row(board, line, name) for name in board.families]
-        cells = [
-            "ref." if is_reference else rank(line),
-            line["label"],
-            _overall(board, line, is_reference).replace(", ", ","),
-            *(_DASH if row is None else number(row["dsc"], 2) for row in families),
-            number(line["drop"], 2),
-            recovered(line).replace(" %", "%").replace("no oracle", _DASH),
-            harmed(line).partition("(")[0].strip().replace(" %", "%") or _DASH,
-            number(line["nsd"], 2),
-            *([false_positives(line)] if negatives else []),
-            seconds(line["seconds_per_case"]),
-            _DASH if pd.isna(line["failed_cases"]) else str(line["failed_cases"]),
-        ]
-        grid.add_row(*(escape(cell) for cell in cells), style="dim" if is_reference else None)
-    return grid

@@ -250,6 +250,14 @@ class Prediction:
     uncertainty: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a method's own source training left: a model, and a sidecar of at most 1 MB."""
+
+    model: nn.Module
+    sidecar: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 Predictor = Callable[["Tensor"], Prediction]  # one whole raw case (c, *s)
 
 

@@ -174,6 +174,38 @@ def test_failures_are_tried_again_and_then_forgotten(tiny, tmp_path):
     assert "failed" not in set(second[second["method"] == "moody"]["status"])
 
 
+OWN = '''
+"""A method with a training of its own: an untrained network, and a sidecar that says how many cases it saw."""
+from dataclasses import dataclass
+import torch
+from shiftbench.api import Access, Episode, Prepared, Track, predictor
+
+@dataclass(frozen=True)
+class Method:
+    track: Track = Track.SFDA
+    episode: Episode = Episode.OFFLINE
+    requires: tuple[str, ...] = ()
+
+    def prepare(self, source, source_val, build, *, rng):
+        return Prepared(build(), {"seen": torch.tensor([len(source), len(source_val)])})
+
+    def adapt(self, model, access, *, rng):
+        assert access.sidecar["seen"].tolist() == [5, 1] and access.source is None and access.fewshot is None
+        assert len(access.target) == 2
+        return predictor(model)
+'''
+
+
+def test_a_method_may_train_its_own_model_on_the_source(tiny, tmp_path):
+    path, rows, out = tiny
+    (tmp_path / "own.py").write_text(OWN)
+    got = shiftbench.run(path, [str(tmp_path / "own.py")], out=out, device="cpu", jobs=2)
+    mine = got[(got["method"] == "own") & (got["metric"] == "dsc")]
+    assert set(mine["status"]) <= {"ok", "missed", "fp_on_negative", "both_empty"}, mine["detail"].unique()
+    erm = got[(got["method"] == "erm") & (got["metric"] == "dsc")]
+    assert mine["value"].mean() < erm["value"].mean() and not set(mine["prediction"]) & set(erm["prediction"])
+
+
 def test_permuted_references_change_no_prediction(tiny, tmp_path):
     """The canary: targets with other references (another margin) give the same predictions where labels are hidden."""
     path = write(

@@ -186,6 +186,11 @@ def test_show_writes_a_sheet_of_a_shift(tmp_path):
     sentence(shiftbench("show", "gama", "--out", tmp_path), "did you mean 'gamma'")
 
 
+def test_show_writes_a_sheet_of_a_label_protocol(tmp_path):
+    done = shiftbench("show", "hilum", "--scenario", write(tmp_path), "--patients", 1, "--wide", "--out", tmp_path)
+    assert done.returncode == 0 and (tmp_path / "hilum.png").stat().st_size > 10_000, done.stderr
+
+
 def test_check_exits_by_its_findings(tmp_path):
     from test_run import BROKEN
 

@@ -16,7 +16,7 @@ from shiftbench.graph import Options
 from shiftbench.progress import RunProgress
 from shiftbench.report.stored import TEXT, print_stored
 from shiftbench.runner import ROWS, Prepared, places, prepare
-from shiftbench.shifts import OPERATORS, POPULATIONS
+from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
 from shiftbench.spec import load_scenario, scenario_files
 from shiftbench.store import read_json, write_json
 from shiftbench.types import FAILURES
@@ -154,12 +154,12 @@ def write_sheet(
 
     folders, roots = places(list(data) if data else None)
     options = Options(folders=folders, roots=roots)
-    if name in OPERATORS or name in POPULATIONS:
+    if name in OPERATORS or name in POPULATIONS or name in PROTOCOLS:
         figure = show.severities(load_scenario(scenario), name, options, patients=patients, wide=wide)
     elif name in scenario_files() or name.endswith(".toml"):
         figure = show.targets_of(load_scenario(name), options, patients=patients)
     else:
-        known = [*OPERATORS, *POPULATIONS, *scenario_files()]
+        known = [*OPERATORS, *POPULATIONS, *PROTOCOLS, *scenario_files()]
         raise SpecError(f"'{name}' is neither a shift nor a scenario", remedy=nearest(name, known))
     try:
         return list(style.save(figure, folder, Path(name).stem))

@@ -15,34 +15,53 @@ from shiftbench.graph import Options
 from shiftbench.materialise import acquired, drawn
 from shiftbench.report.planes import picture, pixel, plane, richest
 from shiftbench.report.sheet import Cell, contact_sheet
-from shiftbench.shifts import OPERATORS, POPULATIONS
+from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
 from shiftbench.spec import Scenario, Step, Target
 from shiftbench.types import Dataset, Family
 
 SHOWN = ("snr", "inu_percent", "nrmse", "edge_fwhm_mm")  # measured quantities that a caption may hold, at most two
 
 
-def severities(scenario: Scenario, operator: str, options: Options, *, patients: int = 3, wide: bool = False) -> Figure:
-    """Severities 0 to 5 of one operator (rows; columns if `wide`) on a few patients of the scenario's source.
+def severities(scenario: Scenario, shift: str, options: Options, *, patients: int = 3, wide: bool = False) -> Figure:
+    """Severities 0 to 5 of one shift (rows; columns if `wide`) on a few patients of the scenario's source.
+
+    A label protocol without levels is shown at each of its choices.
 
     Raises:
-        SpecError: no such acquisition or population operator.
+        SpecError: no such operator or protocol rule.
     """
-    if operator not in OPERATORS and operator not in POPULATIONS:
-        raise SpecError(f"unknown shift '{operator}'", remedy=nearest(operator, [*OPERATORS, *POPULATIONS]))
-    kind = "acquisition" if operator in OPERATORS else "population"
-    targets: list[Target | None] = [None]
-    for level in range(1, 6):
-        base = Target(name=str(level), family=Family.ACQUISITION)
-        targets.append(base.model_copy(update={kind: (Step(operator=operator, levels=(level,)),)}))
-    entry = OPERATORS.get(operator) or POPULATIONS[operator]
-    values = [entry.identity, *entry.levels]
-    labels = [
-        f"severity {i}\n" + (f"{v:g} {entry.unit}" if math.isfinite(v) else "as acquired") for i, v in enumerate(values)
-    ]
-    title = f"{operator.replace('_', ' ')}: {entry.parameter}"
+    known = [*OPERATORS, *POPULATIONS, *PROTOCOLS]
+    if shift not in known:
+        raise SpecError(f"unknown shift '{shift}'", remedy=nearest(shift, known))
+    settings = _protocol_settings(shift) if shift in PROTOCOLS else _operator_settings(shift)
+    entry = OPERATORS.get(shift) or POPULATIONS.get(shift) or PROTOCOLS[shift]
+    title = f"{shift.replace('_', ' ')}: {entry.parameter}"
     subtitle = f"{scenario.dataset}, source '{scenario.source[0].name}'"
-    return _sheet(scenario, targets, labels, options, patients, title, subtitle, wide=wide)
+    labels = [label for label, _ in settings]
+    return _sheet(scenario, [t for _, t in settings], labels, options, patients, title, subtitle, wide=wide)
+
+
+def _operator_settings(name: str) -> list[tuple[str, Target | None]]:
+    """Label and target of each severity of an acquisition or population operator; severity 0 is the source."""
+    kind = "acquisition" if name in OPERATORS else "population"
+    entry = OPERATORS.get(name) or POPULATIONS[name]
+    settings: list[tuple[str, Target | None]] = []
+    for level, value in enumerate([entry.identity, *entry.levels]):
+        words = f"{value:g} {entry.unit}" if math.isfinite(value) else "as acquired"
+        base = Target(name=str(level), family=Family.ACQUISITION)
+        target = base.model_copy(update={kind: (Step(operator=name, levels=(level,)),)})
+        settings.append((f"severity {level}\n{words}", target if level else None))
+    return settings
+
+
+def _protocol_settings(name: str) -> list[tuple[str, Target | None]]:
+    """Label and target of the source, then of each level or choice of a protocol rule."""
+    rule = PROTOCOLS[name]
+    settings: list[tuple[str, Target | None]] = [("source", None)]
+    for i, value in enumerate(rule.levels or rule.choices, start=1):
+        label = f"severity {i}\n{value:g} {rule.unit}" if isinstance(value, float) else str(value)
+        settings.append((label, Target(name=str(i), family=Family.ANNOTATION, protocol={name: value})))
+    return settings
 
 
 def targets_of(scenario: Scenario, options: Options, *, patients: int = 3) -> Figure:

@@ -26,7 +26,6 @@ class RunProgress:
         self.planned_left = self.planned_done = self.worked = 0.0
         self.since: dict[str, float] = {}  # when a task under way was first seen
         self.started = self.last_plain = time.monotonic()
-        self.failures: list[Outcome] = []
 
     def __call__(self, event: str, graph: Plan, running: Sequence[Task], outcome: Outcome | None) -> None:
         if event == "start":
@@ -60,8 +59,6 @@ class RunProgress:
         self.planned_left -= outcome.task.seconds
         self.planned_done += outcome.task.seconds
         self.worked += outcome.seconds
-        if not outcome.ok:
-            self.failures.append(outcome)
 
     def _left(self, running: Sequence[Task]) -> str:
         """Time left: planned work at the pace seen so far, less what the tasks under way have behind them."""

@@ -147,6 +147,7 @@ def test_a_broken_method_is_failed_rows_and_the_rest_goes_on(tiny, tmp_path):
     status = got[got["metric"] == "dsc"].groupby("method")["status"].agg(set)
     assert status["broken_raise"] == {"failed"} and status["broken_die"] == {"out_of_memory"}
     assert status["broken_nan"] == {"invalid_output"} and status["broken_shape"] == {"invalid_output"}
+    assert got[got["method"] == "broken_nan"]["detail"].str.contains("broken.py: .*NaN or infinity; return").all()
     second = got[(got["method"] == "broken_second") & (got["metric"] == "dsc") & (got["structure"] == "liver")]
     per_target = second.groupby("target")["status"].value_counts().unstack(fill_value=0)
     assert (per_target["failed"] == 1).all()  # the other case keeps its score

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from shiftbench.domains import load_case, load_reference
+from shiftbench.domains import load_case
 from shiftbench.graph import Plan, Unit
 from shiftbench.report.planes import picture, pixel, plane, richest
 from shiftbench.report.sheet import Example
@@ -78,7 +78,8 @@ def _example(mine: dict[str, Unit], methods: Sequence[str], store: Store, rows: 
     structures = list(erm.scenario.structures)
     fold = next(i for i, (_, _, test) in enumerate(erm.folds) if case in test.where())
     loaded = load_case(store, erm.folds[fold][2].where()[case], case, structures)
-    reference = load_reference(store, erm.folds[fold][2].where()[case][2], case)
+    reference = loaded.reference
+    assert reference is not None  # load_case reads it
     z = richest(reference)
     grid = loaded.geometry
     predictions = {m: _prediction(store, mine[m], fold, case, z, grid) if m in mine else None for m in methods}

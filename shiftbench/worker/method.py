@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from shiftbench.contract import GRANTS, SIDECAR_BYTES, validate_prediction
+from shiftbench.contract import SIDECAR_BYTES, grant, validate_prediction
 from shiftbench.domains import Part, load_image, load_reference, not_applicable
 from shiftbench.errors import MethodError, NotApplicable
 from shiftbench.methods import LoadedMethod, from_payload
@@ -20,7 +19,7 @@ from shiftbench.networks import Normalise, Normalised, build
 from shiftbench.rng import digest, generator
 from shiftbench.store import Store
 from shiftbench.train import fit_supervised
-from shiftbench.types import Access, Episode, LabelledSet, Prediction, Predictor, Recipe, Status, UnlabelledSet
+from shiftbench.types import Access, Episode, LabelledSet, Method, Predictor, Recipe, Status, UnlabelledSet
 from shiftbench.worker.memory import PeakMemory
 
 
@@ -132,8 +131,7 @@ def _predict(store: Store, key: str, task: Mapping[str, Any]) -> None:
     if "not_applicable" in task:
         raise NotApplicable(task["not_applicable"].rstrip("."))
     loaded = from_payload(task["method"])
-    access = grant(store, task)
-    stream = _Stream(store, loaded, task, access)
+    stream = _Stream(store, loaded, task)
     record: dict[str, Any] = {"cases": {}}
     with store.workspace() as folder:
         for case, images_key in _stream_order(store, Part.of(task["test"]), task["domain_seed"]):
@@ -162,11 +160,10 @@ class FailedCases(Exception):
 class _Stream:
     """Calls `adapt` as often as the method's episode asks for, and the predictor once per case."""
 
-    def __init__(self, store: Store, loaded: LoadedMethod, task: Mapping[str, Any], access: Access):
-        self.store, self.loaded, self.task, self.access = store, loaded, task, access
+    def __init__(self, store: Store, loaded: LoadedMethod, task: Mapping[str, Any]):
+        self.store, self.loaded, self.task = store, loaded, task
         self.model, sidecar = load_state(store, task["state"], task["device"])
-        granted = "sidecar" in GRANTS[loaded.method.track]
-        self.access = dataclasses.replace(access, sidecar=sidecar if granted else {})
+        self.access = granted(store, task, loaded.method, sidecar)
         self.classes = store.record("train", self._train_key())["task"]["classes"]
         self.predictor: Predictor | None = None
         self.broken: Exception | None = None
@@ -187,7 +184,8 @@ class _Stream:
         except (MemoryError, torch.OutOfMemoryError) as error:
             status, detail = Status.OUT_OF_MEMORY, str(error)
         except MethodError as error:
-            status, detail = Status.INVALID_OUTPUT, str(error)
+            named = MethodError(error.problem, where=error.where or self.loaded.path, remedy=error.remedy)
+            status, detail = Status.INVALID_OUTPUT, str(named)
         except Exception as error:  # whatever a method's code does is that method's result
             status, detail = Status.FAILED, f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - started
@@ -210,12 +208,6 @@ class _Stream:
             self.seconds_adapt += time.perf_counter() - started
         assert self.predictor is not None
         prediction = self.predictor(image.clone())
-        if not isinstance(prediction, Prediction):
-            raise MethodError(
-                f"the predictor returned {type(prediction).__name__}",
-                where=self.loaded.path,
-                remedy="return a Prediction",
-            )
         return validate_prediction(prediction, image, self.classes)
 
 
@@ -232,15 +224,19 @@ def _stream_order(store: Store, test: Part, domain_seed: int) -> Iterable[tuple[
     return [by_name[i] for i in order]
 
 
-def grant(store: Store, task: Mapping[str, Any]) -> Access:
-    """What the plan put into the task, and nothing else."""
+def granted(store: Store, task: Mapping[str, Any], method: Method, sidecar: Mapping[str, torch.Tensor]) -> Access:
+    """What the plan put into the task, as far as the method's track entitles it."""
     device = task["device"]
-    return Access(
+    return grant(
+        method,
         recipe=recipe_of(task),
         source=labelled(store, Part.of(task["source_train"]), device) if "source_train" in task else None,
         source_val=labelled(store, Part.of(task["source_val"]), device) if "source_val" in task else None,
         target=UnlabelledSet(_images(store, Part.of(task["adapt"]), device)) if "adapt" in task else None,
-        fewshot=labelled(store, Part.of(task["fewshot"]), device, task["fewshot_order"]) if "fewshot" in task else None,
+        labelled_target=(
+            labelled(store, Part.of(task["fewshot"]), device, task["fewshot_order"]) if "fewshot" in task else None
+        ),
+        sidecar=sidecar,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shiftbench.data.phantoms import AbdomenPhantom
-from shiftbench.data.phantoms.abdomen import VERSION as PHANTOM_VERSION
+
 from shiftbench.domains import DatasetRef
 from shiftbench.materialise import acquired, drawn
 from shiftbench.metrics import SCORERS, score_case
@@ -43,7 +43,7 @@ def computed() -> dict[str, list[float]]:
     phantom = dataset()
     anatomy = phantom.anatomy(CASE, {})
     counts = [int((anatomy.fine == i).sum()) for i in range(len(phantom.fine_labels))]
-    found = {f"phantom@{PHANTOM_VERSION}": counts}
+    found = {f"phantom@{AbdomenPhantom.version}": counts}
     base = check_acquisition({"modality": "mr"})
     for op in OPERATORS.values():
         steps = [Step(op.name, BEYOND_THE_GRID.get(op.name) or value_at(op, 4))]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from shiftbench.data.phantoms.organs import JITTER_HU, Body, Canvas
+from shiftbench.data.phantoms.canvas import JITTER_HU, Canvas
+from shiftbench.data.phantoms.organs import Body
 from shiftbench.data.phantoms.shapes import capsule, ellipsoid, rotation
 from shiftbench.data.phantoms.tissues import TISSUES, Tissue, vary
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import poisson
 
+from shiftbench.data.phantoms.canvas import Canvas
 from shiftbench.data.phantoms.liver import Liver
-from shiftbench.data.phantoms.organs import Canvas
 from shiftbench.data.phantoms.shapes import ellipsoid, rotation
 from shiftbench.data.phantoms.tissues import TISSUES, Tissue, mix, vary
 

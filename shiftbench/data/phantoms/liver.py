@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shiftbench.data.phantoms.organs import Body, Canvas
+from shiftbench.data.phantoms.canvas import Canvas
+from shiftbench.data.phantoms.organs import Body
 from shiftbench.data.phantoms.shapes import capsule, ellipsoid, rotation
 from shiftbench.data.phantoms.tissues import TISSUES, Tissue, mix
 

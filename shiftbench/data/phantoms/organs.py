@@ -6,13 +6,13 @@ Every organ has a generator of its own, so that changing one moves no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from shiftbench.data.phantoms.shapes import Box, Grid, ellipsoid, rotation
-from shiftbench.data.phantoms.tissues import TISSUES, Tissue, vary
+from shiftbench.data.phantoms.canvas import JITTER, Canvas
+from shiftbench.data.phantoms.shapes import Box, ellipsoid, rotation
+from shiftbench.data.phantoms.tissues import TISSUES, vary
 
 FINE_LABELS = (
     "outside",
@@ -33,54 +33,7 @@ FINE_LABELS = (
     "spleen",
     "kidney",
 )
-JITTER = 0.07  # SD of a patient's T1 and T2 in a tissue
-JITTER_HU = 7.0
 TALL = 1e4  # a semi-axis that makes an ellipsoid a cylinder
-
-Draw = Callable[[str], np.random.Generator]  # part name -> its own generator
-
-
-@dataclass
-class Canvas:
-    """The tissue map while it is painted, and the tissues it refers to.
-
-    Attributes:
-        grid: the supersampled, warped grid.
-        draw: part name -> generator of that part.
-        tissue: uint8 (*f), index into `tissues` and `labels`.
-        labels: fine label of each tissue.
-        tissues: properties of each tissue.
-    """
-
-    grid: Grid
-    draw: Draw
-    tissue: np.ndarray = field(init=False)
-    labels: list[int] = field(default_factory=list)
-    tissues: list[Tissue] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.tissue = np.zeros(self.grid.shape, np.uint8)
-        self.add("outside", TISSUES["air"])
-
-    def add(self, label: str, tissue: Tissue) -> int:
-        """Index of a new tissue of that fine label."""
-        self.labels.append(FINE_LABELS.index(label))
-        self.tissues.append(tissue)
-        return len(self.tissues) - 1
-
-    def add_of(self, label: str, name: str) -> int:
-        """Index of a new tissue with the tabulated properties of `name`, varied for this patient."""
-        return self.add(label, vary(TISSUES[name], self.draw(f"tissue {name}"), times=JITTER, hu=JITTER_HU))
-
-    def fill(self, box: Box, inside: np.ndarray, index: int) -> None:
-        """Paint `index` where `inside`."""
-        np.copyto(self.tissue[box], np.uint8(index), where=inside)
-
-    def fill_only(self, box: Box, inside: np.ndarray, index: int, over: Sequence[int]) -> None:
-        """Paint `index` where `inside` and where one of the tissues `over` is."""
-        table = np.zeros(256, bool)
-        table[list(over)] = True
-        self.fill(box, inside & table[self.tissue[box]], index)
 
 
 @dataclass(frozen=True)

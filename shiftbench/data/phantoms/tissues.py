@@ -12,7 +12,8 @@ from shiftbench.errors import DataError, nearest
 from shiftbench.types import Anatomy
 
 PHASES = ("unenhanced", "late_arterial", "portal_venous", "delayed")
-PROPERTIES = ("T1_ms", "T2_ms", "T2star_ms", "PD", "HU", "HU_unenhanced")
+PROPERTIES = ("T1_ms", "T2_ms", "T2star_ms", "PD", "ADC", "GD", "FAT", "HU", "HU_unenhanced", "IODINE")
+IODINE_HU = 25.0  # HU per mg/mL of iodine at 120 kVp
 TEXTURE_HU = 100.0  # a relative variation of 0.06 is 6 HU in soft tissue, whatever its CT number
 
 
@@ -25,6 +26,9 @@ class Tissue(NamedTuple):
     pd: float
     hu: tuple[float, float, float, float]
     source: str
+    adc: float = 1.0  # apparent diffusion coefficient, 1e-3 mm2/s
+    gd: float = 0.0  # concentration of a gadolinium agent in steady state, relative to that in blood plasma
+    fat: float = 0.0  # share of the signal that is of fat (PDFF / 100)
 
 
 # Sources by name:

@@ -23,9 +23,9 @@ from shiftbench.spec import Scenario, Source, Target, content_root
 from shiftbench.store import Store
 from shiftbench.types import Anatomy, Case, Dataset, Geometry
 
-ANATOMY_VERSION = 1
-IMAGES_VERSION = 1
-REFERENCES_VERSION = 1
+ANATOMY_VERSION = 2
+IMAGES_VERSION = 2
+REFERENCES_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ def load_anatomy(store: Store, key: str, case_id: str) -> Anatomy:
         values=values or None,
         supersampling=tuple(about["supersampling"]),
         modality=about["modality"],
+        reference_label=about["reference_label"],
         attributes=about["attributes"],
         **content,
     )

@@ -74,20 +74,34 @@ class Task:
 
 @dataclass(frozen=True)
 class Unit:
-    """Rows of one method on one target with one seed: row fields that are known before, and the folds to collect."""
+    """Rows of one method on one target with one seed: row fields that are known before, and the folds to collect.
+
+    Attributes:
+        folds: (predict task id, score task id, test part).
+        positions: case to its place in a stream; None outside streams.
+    """
 
     row: Mapping[str, Any]
-    folds: tuple[tuple[str, str, Part], ...]  # (predict task id, score task id, test part)
+    folds: tuple[tuple[str, str, Part], ...]
     method: MethodCard
     scenario: Scenario
+    positions: Mapping[str, int] | None = None
 
 
 @dataclass
 class Plan:
-    """The graph and its units."""
+    """The graph and its units.
+
+    Attributes:
+        units: of targets on their own.
+        streams: of targets inside streams, apart so that nothing counts a case of a target twice.
+        cards: (scenario, target) to the id of the task that measures how far the target moved.
+    """
 
     tasks: dict[str, Task] = field(default_factory=dict)
     units: list[Unit] = field(default_factory=list)
+    streams: list[Unit] = field(default_factory=list)
+    cards: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def add(
         self, kind: str, payload: Mapping[str, Any], needs: Sequence[str], label: str, seconds: float, key: Any

@@ -6,18 +6,17 @@ differ only in the label protocol share their images, bit for bit.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from shiftbench.data.phantoms import AbdomenPhantom, tissue_maps
+from shiftbench.data.phantoms.tissues import PROPERTIES, tissue_maps
 from shiftbench.domains import DatasetRef, load_anatomy
 from shiftbench.errors import NotApplicable
-from shiftbench.shifts.acquisition import acquire
+from shiftbench.shifts.acquisition import acquire, moved_labels
 from shiftbench.shifts.protocol import reference as draw_reference
-from shiftbench.shifts.settings import Step
+from shiftbench.shifts.settings import NOMINAL_FIELD_T, Step
 from shiftbench.store import Store
 from shiftbench.types import Anatomy, Dataset
 
@@ -39,6 +38,7 @@ def make_anatomies(
                 "affine": None if anatomy.geometry.affine is None else np.asarray(anatomy.geometry.affine).tolist(),
                 "modality": anatomy.modality,
                 "supersampling": list(anatomy.supersampling),
+                "reference_label": anatomy.reference_label,
                 "attributes": {**infos[case_id].attributes, **anatomy.attributes},
             }
         store.publish("anatomy", key, record, folder)
@@ -55,6 +55,26 @@ def _arrays(anatomy: Anatomy) -> dict[str, np.ndarray]:
     return arrays
 
 
+class TissueMaps(Mapping[str, Any]):
+    """The tissue maps of a phantom under an acquisition, each looked up when a signal equation asks for it."""
+
+    def __init__(self, anatomy: Anatomy, acquisition: Mapping[str, Any]):
+        self.anatomy = anatomy
+        self.field_t = float(acquisition.get("field_t", NOMINAL_FIELD_T))
+        self.phase = str(acquisition.get("phase", "portal_venous"))
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in PROPERTIES:
+            raise KeyError(name)
+        return tissue_maps(self.anatomy, self.field_t, phase=self.phase, properties=(name,))[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(PROPERTIES)
+
+    def __len__(self) -> int:
+        return len(PROPERTIES)
+
+
 def acquired(
     anatomy: Anatomy, dataset_digest: str, acquisition: Mapping[str, Any], steps: Sequence[Step], domain_seed: int
 ) -> tuple[np.ndarray, dict[str, float]]:
@@ -62,11 +82,7 @@ def acquired(
     key = (domain_seed, dataset_digest, anatomy.case_id)
     if anatomy.tissue is None:
         return acquire(anatomy, None, acquisition, steps, key=key)
-    wanted: dict[str, Any] = {"phase": acquisition["phase"]} if "phase" in acquisition else {}
-    liver = anatomy.fine == AbdomenPhantom.fine_labels.index("liver")  # SNR is that of the liver, whatever the habitus
-    reference = liver if liver.any() else None
-    maps_at = functools.partial(tissue_maps, anatomy, **wanted)
-    image, measured = acquire(anatomy, maps_at, acquisition, steps, key=key, reference=reference)
+    image, measured = acquire(anatomy, TissueMaps, acquisition, steps, key=key)
     limits = np.iinfo(np.int16)
     return np.clip(np.rint(image), limits.min, limits.max).astype(np.int16), measured
 
@@ -119,11 +135,17 @@ def make_references(
     cases: Sequence[str],
     structures: Sequence[str],
     protocol: Mapping[str, Any],
+    steps: Sequence[Step] = (),
+    domain_seed: int = 0,
 ) -> None:
-    """Draws the cases' references under the protocol and publishes them, apart from the images."""
+    """Draws the cases' references under the protocol and publishes them, apart from the images.
+
+    `steps` are those that move the anatomy: labels are moved by the field that moves the image, and then drawn.
+    """
     opened = dataset.open()
     with store.workspace() as folder:
         for case_id in cases:
-            anatomy = load_anatomy(store, anatomy_key, case_id)
+            key = (domain_seed, opened.digest, case_id)
+            anatomy = moved_labels(load_anatomy(store, anatomy_key, case_id), steps, key=key)
             np.save(folder / f"{case_id}.npy", drawn(anatomy, opened, structures, protocol))
         store.publish("references", key, {"cases": list(cases)}, folder)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
 
 from shiftbench import domains
 from shiftbench.data.splits import Split, cross_fit_halves, real_source_split, simulated_split
 from shiftbench.domains import DatasetRef, Part, acquisition_steps, dataset_ref, population_of, source_acquisition
 from shiftbench.errors import SpecError
 from shiftbench.graph import Options, Plan
-from shiftbench.rng import digest
-from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
+from shiftbench.rng import digest, generator
+from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS, LabelPolicy
 from shiftbench.shifts.protocol import check_protocol
-from shiftbench.spec import Scenario, Target
+from shiftbench.shifts.settings import Step
+from shiftbench.spec import PERMUTED, RESELECT, Scenario, Target
+from shiftbench.spec import Step as PopulationStep
 from shiftbench.types import Dataset, Family
 
 CHUNK = 10  # cases per data task
@@ -25,6 +29,8 @@ class Parts:
     """Adds the data tasks of one scenario's domains to a graph and says where each part lies."""
 
     def __init__(self, graph: Plan, scenario: Scenario, options: Options, opened: Opened):
+        if any(target.sealed for target in scenario.target):
+            raise SpecError("the levels are still sealed", where=scenario.name, remedy="plan its `unsealed` form")
         self.graph, self.scenario, self.options, self.opened = graph, scenario, options, opened
         self.structures = list(scenario.structures)
         self.source = scenario.source[0]
@@ -41,6 +47,12 @@ class Parts:
         mine = self.source.dataset or self.scenario.dataset
         ref, dataset = self.dataset(target.dataset or mine)
         seed = self.scenario.domain_seed
+        if target.control == PERMUTED and ref.phantom is None:
+            raise SpecError(
+                f"the control '{PERMUTED}' of target '{target.name}' needs patients on one grid",
+                where=self.scenario.name,
+                remedy="use a phantom",
+            )
         if target.family is Family.REAL:
             if (target.dataset or mine) == mine:
                 raise SpecError(
@@ -55,11 +67,35 @@ class Parts:
             splits = [simulated_split(dataset.cases(), dataset_digest=dataset.digest, seed=seed)]
         return [
             (
-                self.part(target, ref, dataset, split.adapt, "adapt"),
-                self.part(target, ref, dataset, split.test, "test"),
+                self.part(target, ref, dataset, self.selected(target, dataset, split.adapt, "adapt"), "adapt"),
+                self.part(target, ref, dataset, self.selected(target, dataset, split.test, "test"), "test"),
             )
             for split in splits
         ]
+
+    def drawn_by_source(self, target: Target, test: Part) -> Part:
+        """The test cases of a target as the source's annotators would have drawn them; the images are the target's."""
+        ref, dataset = self.dataset(target.dataset or self.source.dataset or self.scenario.dataset)
+        same = target.model_copy(update={"protocol": {}, "annotator_noise_mm": None, "population": _keys_only(target)})
+        return self.part(same, ref, dataset, list(test.where()), "test")
+
+    def selected(self, target: Target, dataset: Dataset, cases: Sequence[str], name: str) -> Sequence[str]:
+        """The cases that a re-selected population keeps; all of them where nothing is selected.
+
+        A case is kept once or not at all: there are no weights, so that every table counts patients as it always does.
+        """
+        step = target.selection
+        if step is None:
+            return cases
+        wanted = set(cases)
+        infos = [info for info in dataset.cases() if info.case_id in wanted]
+        rng = generator(self.scenario.domain_seed, RESELECT, dataset.digest, step.attribute, step.favour, name)
+        reselect = import_module("shiftbench.shifts.reselect").reselect
+        kept = list(dict.fromkeys(reselect(infos, selection_rule(step), rng)))
+        if not kept:
+            where = f"{self.scenario.name}: {target.name}"
+            raise SpecError(f"the selection by '{step.attribute}' keeps no case", where=where, remedy="weaken it")
+        return kept
 
     def source_split(self, dataset: Dataset) -> Split:
         """The source's split; a real source has no adapt part, there methods see its validation images."""
@@ -80,19 +116,32 @@ class Parts:
         """Anatomy, image and reference tasks of some cases of a target, or of the source (None)."""
         source = self.source
         where = f"{self.scenario.name}: {target.name if target else source.name}"
-        population = population_of(source, target)
+        by_keys = target.model_copy(update={"population": _keys_only(target)}) if target else None
+        population = population_of(source, by_keys)
         acquisition = source_acquisition(source, dataset, where)
         steps = acquisition_steps(target)
         protocol = {**source.protocol, **(target.protocol if target else {})}
         check_protocol(protocol, dataset.optional_members, where)
+        moved = self.drawing(steps, target)
         chunks = []
         for i in range(0, len(cases), CHUNK):
             ids = tuple(sorted(cases)[i : i + CHUNK])
             title = f"{target.name if target else source.name} ({name} {i // CHUNK + 1})"
-            chunks.append((*self.chunk_tasks(ref, dataset, ids, population, acquisition, steps, protocol, title), ids))
+            keys = self.chunk_tasks(ref, dataset, ids, population, acquisition, steps, protocol, moved, title)
+            chunks.append((*keys, ids))
         return Part(tuple(chunks))
 
-    def chunk_tasks(self, ref, dataset, ids, population, acquisition, steps, protocol, title) -> tuple[str, str, str]:
+    def drawing(self, steps: Sequence[Step], target: Target | None) -> dict[str, Any]:
+        """What reaches the references beside the protocol: steps that move the anatomy, and the annotators' noise."""
+        moved = [step._asdict() for step in moving(steps)]
+        drawing: dict[str, Any] = {"steps": moved} if moved else {}
+        if target is not None and target.annotator_noise_mm:
+            drawing["annotator_noise_mm"] = target.annotator_noise_mm
+        return {**drawing, "domain_seed": self.scenario.domain_seed} if drawing else {}
+
+    def chunk_tasks(
+        self, ref, dataset, ids, population, acquisition, steps, protocol, drawing, title
+    ) -> tuple[str, str, str]:
         """Keys of the three data tasks of a chunk of cases."""
         anatomy = self.graph.add(
             "anatomy",
@@ -108,7 +157,7 @@ class Parts:
                 ids,
             ],
         )
-        versions = [[s.operator, OPERATORS[s.operator].version, s.value, s.occurrence] for s in steps]
+        versions = _step_versions(steps)
         images = self.graph.add(
             "images",
             {
@@ -132,13 +181,37 @@ class Parts:
                 "cases": ids,
                 "structures": self.structures,
                 "protocol": protocol,
+                **drawing,
             },
             (anatomy.id,),
             f"references of {title}",
             0.1 * len(ids),
-            [domains.REFERENCES_VERSION, anatomy.key, self.structures, protocol, rules],
+            [
+                *(domains.REFERENCES_VERSION, anatomy.key, self.structures, protocol, rules),
+                *([{**drawing, "steps": _step_versions(moving(steps))}] if drawing else []),
+            ],
         )
         return anatomy.key, images.key, references.key
+
+
+def moving(steps: Sequence[Step]) -> list[Step]:
+    """Those of the steps that move the anatomy, and so the labels with it."""
+    return [step for step in steps if OPERATORS[step.operator].policy is LabelPolicy.CO_WARP]
+
+
+def selection_rule(step: PopulationStep) -> dict[str, Any]:
+    """What `shiftbench.shifts.reselect.reselect` is told: attribute, favoured value, and a level or a strength."""
+    setting = {"level": step.levels[0]} if step.levels else {"strength": step.strength[0]}
+    return {"attribute": step.attribute, "favour": step.favour, **setting}
+
+
+def _keys_only(target: Target) -> tuple[PopulationStep, ...]:
+    """The population steps that set keys of a phantom, without a selection of cases."""
+    return tuple(step for step in target.population if step.operator != RESELECT)
+
+
+def _step_versions(steps: Sequence[Step]) -> list[list[Any]]:
+    return [[s.operator, OPERATORS[s.operator].version, s.value, s.occurrence] for s in steps]
 
 
 def _population_versions(population: Mapping[str, float]) -> dict[str, int]:

@@ -28,11 +28,15 @@ class Track(StrEnum):
 
 
 class Episode(StrEnum):
-    """When `adapt` is called: once per target, for every case, or once per target with state in stream order."""
+    """When `adapt` is called: once per target, for every case, or once per target or stream with state in its order.
+
+    An online method and a continual one are called alike. A continual one is made for streams whose targets change.
+    """
 
     OFFLINE = "offline"
     EPISODIC = "episodic"
     ONLINE = "online"
+    CONTINUAL = "continual"
 
 
 class Family(StrEnum):
@@ -63,6 +67,8 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
 
+
+BETWEEN_PATIENTS = "dsc_between_patients"  # metric of rows that the impossible control is compared with
 
 FAILURES = frozenset(
     {
@@ -104,6 +110,7 @@ class Anatomy:
         values: property name (T1_ms, T2_ms, T2star_ms, PD, HU, ...) -> float32 (n_tissues,), looked up by `tissue`.
         texture: float32 (t, *s), zero-mean relative variation inside tissues (phantoms).
         image: float32 (c, *s), raw units (real scans).
+        reference_label: fine label of the tissue in which SNR is stated (phantoms); None for the whole body.
         attributes: age, sex, site, ... as far as known.
     """
 
@@ -118,6 +125,7 @@ class Anatomy:
     supersampling: tuple[int, ...] = (1, 1, 1)
     image: np.ndarray | None = None
     modality: str = "mr"  # mr, ct, rgb, grey
+    reference_label: int | None = None
     attributes: Mapping[str, str | float] = field(default_factory=dict)
 
 
@@ -279,7 +287,14 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """One tidy record: a value of one metric on one structure of one case, or the reason why there is none."""
+    """One tidy record: a value of one metric on one structure of one case, or the reason why there is none.
+
+    Attributes:
+        stream: the stream that the case was met in; None outside streams, as are the next three.
+        stream_order: "continual", "gradual", "mixed" or "correlated".
+        order_seed: which pass over the stream.
+        position: of the case in that pass, from 0.
+    """
 
     suite: str
     scenario: str
@@ -317,3 +332,7 @@ class Row:
     checkpoint: str
     prediction: str
     versions: str
+    stream: str | None = None
+    stream_order: str | None = None
+    order_seed: int | None = None
+    position: int | None = None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shiftbench.errors import NotApplicable, OperatorError
 from shiftbench.shifts import OPERATORS, LabelPolicy, apply, mr, value_at
 from shiftbench.shifts.acquisition import acquire
-from shiftbench.shifts.measure import WORSE, nrmse
+from shiftbench.shifts.measure import nrmse
 from shiftbench.shifts.operators import resolve
 from shiftbench.shifts.settings import ACQUISITION_KEYS, SEQUENCES, Step
 from shiftbench.types import Anatomy, Geometry
@@ -117,7 +117,7 @@ def test_damage_grows_with_severity_for_every_case(name, case):
             continue
         damage.append(nrmse(torch.from_numpy(out), torch.from_numpy(image)))
         measured = achieved(name, image, spacing, level)
-        reached.append(WORSE[quantity] * measured.get(quantity, measured.get(f"{name}_nrmse")))
+        reached.append(OPERATORS[name].worse * measured[quantity])
     if not damage:
         assert name == "slice_thickness" and len(shape) == 2  # refused for every 2-D image
         return
@@ -154,11 +154,12 @@ def test_severities_share_the_shading_field(seed):
 def test_the_table_is_complete(name):
     op = OPERATORS[name]
     assert op.name == name and op.version >= 1 and len(op.levels) == 5 and op.reference and op.parameter
-    assert op.achieved in WORSE and op.policy is LabelPolicy.INVARIANT
+    assert op.worse in (-1, 1) and (op.displacement is not None) == (op.policy is LabelPolicy.CO_WARP)
+    assert op.kind == "parameter" or callable(resolve(op.measure))
     assert callable(resolve(op.function)) and resolve(op.function).__doc__
     assert [value_at(op, level) for level in range(6)] == [op.identity, *op.levels]
     assert all(op.range[0] <= v <= op.range[1] for v in (op.identity, *op.levels))
-    assert set(op.requires) <= {"maps", "magnitude", "hu", "labels", "spacing"}
+    assert set(op.requires) <= {"maps", "magnitude", "hu", "spacing", "volume", "channels"}
     for level in (-0.1, 5.1, math.nan):
         with pytest.raises(OperatorError, match="severity from 0 to 5"):
             value_at(op, level)

@@ -44,11 +44,11 @@ def phantom(shape=(12, 40, 40), supersampling=(1, 2, 2)):
     tissue = ((radius < 0.85).astype(np.uint8)) + (radius < 0.4)
     fine = tissue[tuple(slice(None, None, f) for f in supersampling)].astype(np.int16)
 
-    def maps(field_t: float) -> dict[str, np.ndarray]:
-        longer = np.float32((field_t / 1.5) ** 0.3)
+    def maps(anatomy: Anatomy, table) -> dict[str, torch.Tensor]:
+        longer = np.float32((table.get("field_t", 1.5) / 1.5) ** 0.3)
         look = {"T1_ms": np.array(T1) * longer, "T2star_ms": np.array(T2STAR), "PD": np.array(PD)}
         hu = np.array((-1000.0, 55.0, 110.0))
-        return {name: v.astype(np.float32)[tissue] for name, v in {**look, "HU": hu}.items()}
+        return {name: torch.from_numpy(v.astype(np.float32)[tissue]) for name, v in {**look, "HU": hu}.items()}
 
     return Anatomy("p", "p", Geometry((2.0, 1.5, 1.5)), fine, tissue=tissue, supersampling=supersampling), maps
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy.optimize import brentq
-from torch import Tensor
-
 from shiftbench.errors import NotApplicable, OperatorError
 from shiftbench.shifts.measure import edge_fwhm
 from shiftbench.shifts.scan import Scan
+from shiftbench.shifts.signal import Signal
 
 
-def slice_thickness(scan: Scan, value: float, rng: np.random.Generator) -> Tensor:
+def slice_thickness(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     """The image as acquired in contiguous slices of `value` mm along the first axis, back on its own grid.
 
     Each slice is the mean over a slab (rectangular slice profile; voxels cut by its faces count in part) whose edge
@@ -37,7 +36,7 @@ def slice_thickness(scan: Scan, value: float, rng: np.random.Generator) -> Tenso
             remedy="ask for thicker slices",
         )
     if value <= scan.slice_mm * (1 + 1e-6):
-        return scan.image
+        return scan
     n, step = scan.image.shape[1], scan.spacing[0]
     centres = slice_centres(n, step, value, phase)
     if len(centres) < 2:
@@ -46,8 +45,9 @@ def slice_thickness(scan: Scan, value: float, rng: np.random.Generator) -> Tenso
             where="slice_thickness",
             remedy="ask for thinner slices",
         )
-    matrix = interpolation_weights(n, step, centres) @ slab_weights(n, step, value, centres)  # (n, n)
-    return torch.einsum("ij,cjhw->cihw", torch.from_numpy(matrix).to(scan.image.dtype), scan.image)
+    slabs = torch.from_numpy(slab_weights(n, step, value, centres)).to(scan.device)
+    back = torch.from_numpy(interpolation_weights(n, step, centres)).to(scan.device)
+    return scan.on_slices(slabs, back, spacing_mm=value, slice_mm=value)
 
 
 def slice_centres(n: int, step: float, thickness: float, phase: float) -> np.ndarray:
@@ -97,7 +97,7 @@ def interpolation_weights(n: int, step: float, centres: np.ndarray) -> np.ndarra
     return np.clip(1 - np.abs(position[:, None] - np.arange(len(centres))), 0, 1)
 
 
-def in_plane_resolution(scan: Scan, value: float, rng: np.random.Generator) -> Tensor:
+def in_plane_resolution(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     """The magnitude of the image with k-space cut to pixels of `value` mm along its last two axes, zero-filled.
 
     The cut is a rectangle of whole lines, symmetric about the centre of k-space, in mm along each axis, so ringing
@@ -122,11 +122,11 @@ def in_plane_resolution(scan: Scan, value: float, rng: np.random.Generator) -> T
             remedy="ask for smaller pixels",
         )
     if all(k == n // 2 for k, n in zip(kept, shape, strict=True)):
-        return scan.image
-    spectrum = torch.fft.rfft2(scan.image.double())
-    rows = (torch.fft.fftfreq(shape[0]) * shape[0]).abs().round() <= kept[0]
-    columns = torch.arange(shape[1] // 2 + 1) <= kept[1]
-    return torch.fft.irfft2(spectrum * rows[:, None] * columns, s=shape).abs().to(scan.image.dtype)
+        return scan
+    rows, columns = (
+        (torch.fft.fftfreq(n, device=scan.device) * n).abs().round() <= k for n, k in zip(shape, kept, strict=True)
+    )
+    return scan.with_signal(Signal(spectrum=scan.signal.spectrum * (rows[:, None] & columns)))
 
 
 def kept_frequency(n: int, step: float, acquired: float) -> int:
@@ -157,3 +157,14 @@ def slice_profile_fwhm_mm(thickness: float, step: float) -> float:
         filled = np.clip((np.arange(n) + 0.5) - edge[:, None] / step, 0, 1)
         response += filled @ row / len(offsets)
     return edge_fwhm(positions, response)
+
+
+def slice_profile_mm(before: Scan, after: Scan, value: float) -> float:
+    """FWHM in mm of the slice profile of the output."""
+    step = before.spacing_or_pixels[0]
+    return slice_profile_fwhm_mm(value, step) if value > step * 1.001 else step
+
+
+def pixel_mm(before: Scan, after: Scan, value: float) -> float:
+    """Pixel size in mm, along the last axis, that the kept lines of k-space stand for."""
+    return acquired_pixel_mm(before.shape[-1], before.spacing_or_pixels[-1], value)

@@ -11,22 +11,24 @@ from torch import Tensor
 
 from shiftbench.errors import NotApplicable
 from shiftbench.shifts.scan import Scan
+from shiftbench.shifts.signal import Signal
 
 WAVES = 24  # plane waves of a smooth field
 SHORTEST_HALF_WAVE = 0.4  # of the field of view: a coil's sensitivity has no finer structure
 
 
-def identity(scan: Scan, value: float, rng: np.random.Generator) -> Tensor:
-    """The image as it is: the negative control."""
-    return scan.image
+def identity(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
+    """The scan as it is: the negative control."""
+    return scan
 
 
-def gain(scan: Scan, value: float, rng: np.random.Generator) -> Tensor:
+def gain(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     """The image times `value` (receiver gain); 1 changes nothing."""
-    return scan.image * value
+    native = {"sigma": scan.native["sigma"] * value} if "sigma" in scan.native else {}
+    return scan if value == 1 else scan.with_image(scan.image * value, **native)
 
 
-def gamma(scan: Scan, value: float, rng: np.random.Generator) -> Tensor:
+def gamma(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     """The image through a power law of exponent `value` (a contrast look-up table); 1 changes nothing.
 
     Every channel is rescaled from its 0.5th and 99.5th percentile to 0 and 1, raised to the power, and given back its
@@ -37,7 +39,7 @@ def gamma(scan: Scan, value: float, rng: np.random.Generator) -> Tensor:
         Batchgenerators' gamma transform (Isensee et al., 2020), without its dependence on the raw unit.
     """
     if value == 1:
-        return scan.image
+        return scan
     out = torch.empty_like(scan.image)
     for c, channel in enumerate(scan.image):
         low, high = np.percentile(channel.numpy(), (0.5, 99.5))
@@ -45,10 +47,10 @@ def gamma(scan: Scan, value: float, rng: np.random.Generator) -> Tensor:
             low, high = float(channel.min()), float(channel.max())
         power = ((channel - low) / (high - low)).clamp(min=0) ** value
         out[c] = (power - power.mean()) * (channel.std() / power.std().clamp(min=1e-12)) + channel.mean()
-    return out
+    return scan.with_image(out)
 
 
-def bias_field(scan: Scan, value: float, rng: np.random.Generator) -> Tensor:
+def bias_field(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     """The image times a smooth field (receive coil, uneven illumination); 0 changes nothing.
 
     `value` is the non-uniformity in %: 100 times the distance of the 1st and 99th percentile of the field inside the
@@ -57,9 +59,9 @@ def bias_field(scan: Scan, value: float, rng: np.random.Generator) -> Tensor:
     of one draw have the same shape. Channels share the field.
     """
     if value == 0:
-        return scan.image
+        return scan
     log_field = smooth_field(scan.body, scan.spacing_or_pixels, rng)
-    return scan.image * (log_field * amplitude(log_field[scan.body], value)).exp()
+    return scan.with_image(scan.image * (log_field * amplitude(log_field[scan.body], value)).exp())
 
 
 def smooth_field(body: Tensor, spacing: tuple[float, ...], rng: np.random.Generator) -> Tensor:
@@ -106,7 +108,7 @@ def amplitude(log_field: Tensor, percent: float) -> float:
     return float(brentq(excess, 0.0, top, xtol=1e-9))
 
 
-def rician_noise(scan: Scan, value: float, rng: np.random.Generator) -> Tensor:
+def rician_noise(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     """The magnitude of the image with complex Gaussian noise, so that its SNR is `value`; infinity changes nothing.
 
     SNR is the median signal of the reference tissue (the body where none is known) over the SD of the noise of one
@@ -129,7 +131,10 @@ def rician_noise(scan: Scan, value: float, rng: np.random.Generator) -> Tensor:
             remedy="ask for a lower SNR",
         )
     added = (wanted**2 - scan.sigma**2).clamp(min=0).sqrt()
-    return scan.image if math.isinf(value) else with_complex_noise(scan.image, added, rng)
+    if math.isinf(value):
+        return scan
+    native = {"sigma": max(scan.native["sigma"], float(wanted[0]))} if "sigma" in scan.native else {}
+    return scan.with_image(with_complex_noise(scan.image, added, rng), **native)
 
 
 def with_complex_noise(image: Tensor, sigma: Tensor, rng: np.random.Generator) -> Tensor:
@@ -137,3 +142,16 @@ def with_complex_noise(image: Tensor, sigma: Tensor, rng: np.random.Generator) -
     real, imaginary = torch.from_numpy(rng.standard_normal((2, *image.shape), dtype=np.float32))
     sigma = sigma.reshape(-1, *(1,) * (image.ndim - 1))
     return torch.hypot(image + sigma * real, sigma * imaginary)
+
+
+def add_complex_noise(scan: Scan, sigma: Tensor, rng: np.random.Generator) -> Scan:
+    """The scan whose complex signal has circular Gaussian noise of SD `sigma` (c,) in each part.
+
+    The draw is that of the image, whichever face the signal is held as, so that a step in k-space does not change it.
+    """
+    draw = torch.from_numpy(rng.standard_normal((2, len(sigma), *scan.shape), dtype=np.float32)).to(scan.device)
+    noise = torch.complex(draw[0], draw[1]) * sigma.reshape(-1, *(1,) * scan.ndim)
+    signal = scan.signal
+    if "image" in signal.__dict__:
+        return scan.with_signal(Signal(image=signal.image + noise))
+    return scan.with_signal(Signal(spectrum=signal.spectrum + torch.fft.fft2(noise, norm="ortho")))

@@ -6,18 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# quantity -> +1 if a stronger shift makes it larger, -1 if smaller
-WORSE: dict[str, int] = {
-    "snr": -1,
-    "inu_percent": 1,
-    "edge_fwhm_mm": 1,
-    "acquired_mm": 1,
-    "nrmse": 1,
-    "flip_deg": -1,
-    "te_ms": 1,
-    "field_t": 1,
-}
-
+from shiftbench.shifts.scan import Scan
 
 def nrmse(image: Tensor, clean: Tensor) -> float:
     """Root mean square difference of two images (c, *s) over the SD of `clean`, computed in double precision."""
@@ -44,6 +33,22 @@ def inu_percent(shaded: Tensor, clean: Tensor, mask: Tensor) -> float:
     ratio = (shaded[usable].double() / clean[usable].double()).numpy()
     low, high = np.percentile(ratio, (1, 99))
     return 100.0 * float(high - low)
+
+
+def change(before: Scan, after: Scan, value: float) -> float:
+    """Root mean square difference of the two images over the SD of the first."""
+    return nrmse(after.exported(), before.exported())
+
+
+def noise_snr(before: Scan, after: Scan, value: float) -> float:
+    """SNR of the first channel in the reference tissue, with the noise that was there before."""
+    native = float(before.sigma[0])
+    return snr(after.image[0], before.image[0], before.reference_mask, native_sigma=native)
+
+
+def added_inu_percent(before: Scan, after: Scan, value: float) -> float:
+    """Intensity non-uniformity in % that was added inside the body."""
+    return inu_percent(after.image[0], before.image[0], before.body)
 
 
 def edge_fwhm(positions: np.ndarray, response: np.ndarray) -> float:

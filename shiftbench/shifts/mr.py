@@ -1,8 +1,7 @@
-"""Signal equations of magnetic resonance imaging: tissue maps to signal."""
+"""Signal equations of magnetic resonance imaging by the name of their sequence: tissue maps to signal."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,82 +10,95 @@ import torch
 from torch import Tensor
 
 from shiftbench.errors import OperatorError, nearest
+from shiftbench.shifts import mr_gradient, mr_spin
+from shiftbench.shifts.mr_maps import prepared
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
-
-def spgr(
-    maps: Mapping[str, Array], *, tr_ms: float, te_ms: float, flip_deg: float, b1: float | np.ndarray | Tensor = 1.0
-) -> Array:
-    """Steady-state signal of an ideally spoiled gradient echo (SPGR, FLASH).
-
-    S = PD sin(a) (1 - E1) / (1 - E1 cos(a)) exp(-TE / T2*), with E1 = exp(-TR / T1) and a = b1 * flip angle.
-
-    Args:
-        maps: T1_ms, T2star_ms and PD, (*s) each, numpy arrays or torch tensors.
-        tr_ms: repetition time.
-        te_ms: echo time; less than `tr_ms`.
-        flip_deg: nominal flip angle.
-        b1: relative transmit field, a number or a map (*s).
-
-    Returns:
-        Signal relative to that of PD 1 with full relaxation, (*s), of the kind of `maps`.
-
-    Raises:
-        OperatorError: TR, TE or flip angle outside what the equation is defined for, or a map is missing.
-
-    Reference:
-        Haase et al., FLASH imaging, J Magn Reson 67:258, 1986.
-    """
-    if not (0 <= te_ms < tr_ms and 0 < flip_deg <= 180):
-        raise OperatorError(
-            f"SPGR with TR {tr_ms} ms, TE {te_ms} ms and flip angle {flip_deg} degrees is not defined",
-            remedy="use 0 <= TE < TR and a flip angle between 0 and 180 degrees",
-        )
-    missing = {"T1_ms", "T2star_ms", "PD"} - set(maps)
-    if missing:
-        raise OperatorError(
-            f"SPGR needs the tissue maps {', '.join(sorted(missing))}", remedy="use a phantom, real scans have no maps"
-        )
-    t1, t2star, pd = (torch.as_tensor(maps[name]) for name in ("T1_ms", "T2star_ms", "PD"))
-    e1 = torch.exp(-tr_ms / t1)
-    angle = torch.as_tensor(b1, dtype=t1.dtype, device=t1.device) * math.radians(flip_deg)
-    signal = pd * torch.sin(angle) * (1 - e1) / (1 - e1 * torch.cos(angle)) * torch.exp(-te_ms / t2star)
-    return signal if isinstance(maps["PD"], Tensor) else signal.numpy()
-
-
-def ernst_angle_deg(tr_ms: float, t1_ms: float) -> float:
-    """Flip angle of the largest SPGR signal of a tissue, acos(exp(-TR / T1)), in degrees."""
-    return math.degrees(math.acos(math.exp(-tr_ms / t1_ms)))
+GRADIENT_MAPS = ("T1_ms", "T2star_ms", "PD")
+SPIN_MAPS = ("T1_ms", "T2_ms", "PD")
+TRAIN = ("inversion_efficiency", "etl", "esp_ms", "b1")
 
 
 class Sequence(NamedTuple):
-    """A signal equation, and the parameters it must and may be given."""
+    """A signal equation, the maps it reads, and the parameters it must and may be given."""
 
-    equation: Callable[..., Any]
+    equation: Callable[..., Tensor]
+    maps: tuple[str, ...]
     required: tuple[str, ...]
-    optional: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ("b1",)
 
 
-SEQUENCES: dict[str, Sequence] = {"spgr": Sequence(spgr, ("tr_ms", "te_ms", "flip_deg"), ("b1",))}
+SEQUENCES: dict[str, Sequence] = {
+    "spgr": Sequence(mr_gradient.spgr, GRADIENT_MAPS, ("tr_ms", "te_ms", "flip_deg")),
+    "dixon": Sequence(
+        mr_gradient.dixon, (*GRADIENT_MAPS, "FAT"), ("tr_ms", "te_ms", "flip_deg", "field_t"), ("fat_ppm", "b1")
+    ),
+    "mprage": Sequence(
+        mr_gradient.mprage,
+        GRADIENT_MAPS,
+        ("tr_ms", "te_ms", "ti_ms", "flip_deg", "n_readouts", "spacing_ms"),
+        ("inversion_efficiency", "b1"),
+    ),
+    "bssfp": Sequence(mr_gradient.bssfp, SPIN_MAPS, ("tr_ms", "flip_deg"), ("df_hz", "b1")),
+    "se": Sequence(mr_spin.se, SPIN_MAPS, ("tr_ms", "te_ms")),
+    "fse": Sequence(mr_spin.fse, SPIN_MAPS, ("tr_ms", "te_ms", "etl", "esp_ms")),
+    "ir": Sequence(mr_spin.ir, SPIN_MAPS, ("tr_ms", "te_ms", "ti_ms"), TRAIN),
+    "flair": Sequence(mr_spin.ir, SPIN_MAPS, ("tr_ms", "te_ms", "ti_ms"), TRAIN),
+    "stir": Sequence(mr_spin.ir, SPIN_MAPS, ("tr_ms", "te_ms", "ti_ms"), TRAIN),
+    "dwi": Sequence(mr_spin.dwi, (*SPIN_MAPS, "ADC"), ("tr_ms", "te_ms", "b_s_mm2"), ("kurtosis", "b1")),
+}
+
+
+def needed_maps(acquisition: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the tissue maps that the acquisition reads; no other has to be made.
+
+    Raises:
+        OperatorError: the sequence is not known.
+    """
+    names = list(_chosen(acquisition).maps)
+    names += ["GD"] if acquisition.get("gd_mmol") else []
+    names += ["FAT"] if acquisition.get("fat_sat_percent") and "FAT" not in names else []
+    return tuple(names)
+
+
+def transverse(maps: Mapping[str, Tensor], acquisition: Mapping[str, Any]) -> Tensor:
+    """Transverse magnetisation (*s) before detection: signed after an inversion, complex for Dixon and bSSFP.
+
+    A voxel's signal is the mean of this over the voxel; the magnitude comes after that. Other keys of `acquisition`
+    are ignored; its `b1` (relative transmit field) and `df_hz` may be maps.
+
+    Raises:
+        OperatorError: the sequence is not known, a parameter or a map is missing, or the parameters are impossible.
+    """
+    sequence = _chosen(acquisition)
+    name = str(acquisition.get("sequence", "spgr"))
+    absent = [key for key in sequence.required if key not in acquisition]
+    if absent:
+        raise OperatorError(f"sequence '{name}' needs {', '.join(absent)}", where=absent[0], remedy="give a value")
+    missing = sorted(set(needed_maps(acquisition)) - set(maps))
+    if missing:
+        raise OperatorError(
+            f"sequence '{name}' needs the tissue maps {', '.join(missing)}",
+            remedy="use a phantom, real scans have no maps",
+        )
+    keys = (key for key in (*sequence.required, *sequence.optional) if key in acquisition)
+    used = {key: maps[key] for key in needed_maps(acquisition)}
+    return sequence.equation(prepared(used, acquisition), **{key: acquisition[key] for key in keys})
 
 
 def signal(maps: Mapping[str, Array], acquisition: Mapping[str, Any]) -> Array:
-    """Signal (*s) of `acquisition["sequence"]` on tissue maps, of the kind of `maps`; other keys are ignored.
+    """Magnitude (*s) of `transverse`, of the kind of `maps` (numpy arrays or torch tensors).
 
     Raises:
-        OperatorError: the sequence is not known, or one of its parameters is not given.
+        OperatorError: as `transverse`.
     """
-    equation, parameters = _chosen(acquisition)
-    return equation(maps, **parameters)
+    detected = transverse({name: torch.as_tensor(values) for name, values in maps.items()}, acquisition).abs()
+    return detected if any(isinstance(values, Tensor) for values in maps.values()) else detected.numpy()
 
 
-def _chosen(acquisition: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _chosen(acquisition: Mapping[str, Any]) -> Sequence:
     name = str(acquisition.get("sequence", "spgr"))
     if name not in SEQUENCES:
         raise OperatorError(f"unknown sequence '{name}'", where="sequence", remedy=nearest(name, SEQUENCES))
-    equation, required, optional = SEQUENCES[name]
-    missing = [key for key in required if key not in acquisition]
-    if missing:
-        raise OperatorError(f"sequence '{name}' needs {', '.join(missing)}", where=missing[0], remedy="give a value")
-    return equation, {key: acquisition[key] for key in (*required, *optional) if key in acquisition}
+    return SEQUENCES[name]

@@ -1,10 +1,10 @@
-"""What an image operator is handed: one raw image with its grid, its body mask and its noise."""
+"""What an image operator is handed: one scan with its grid, its body mask and its noise."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -16,6 +16,7 @@ from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from shiftbench.errors import DataError
+from shiftbench.shifts.signal import Signal
 
 AIR_SHARE = 0.25  # the dark class of Otsu is air if its median is below this share of the bright class's median
 BODY_HU = -500.0  # half way between air and fat
@@ -25,28 +26,102 @@ MEDIAN_TO_SD = 1.4826  # SD of a normal variable over its median absolute value
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A raw image on its grid; what is not known of it is estimated from the image, never from labels.
+    """One scan on its way through an acquisition; what is not known of it is estimated, never from labels.
 
     Attributes:
-        image: float32 (c, *s), raw units: MR magnitude, HU, or 0 to 255.
+        raw: the image, float32 (c, *s) in raw units (MR magnitude, HU, or 0 to 255), or the complex MR signal before
+            detection.
         spacing: voxel size in mm per spatial axis, slices first, or None.
         modality: mr, ct, rgb or grey.
-        native: what is known of the acquisition: `sigma` (SD of the noise, raw units), `slice_mm` (slice thickness).
+        native: what is known of the acquisition: `sigma` (SD of the noise, raw units), `slice_mm` (slice thickness),
+            `mtf50` (of the reconstruction kernel, line pairs per mm), `scanner_sigma` (SD of the noise that the scanner
+            will add, while it has not yet).
         known_body: bool (*s), body mask where it is known (phantoms).
         known_reference: bool (*s), the tissue in which SNR is stated; the body where it is None.
+        export: (n, m), takes the m acquired slices to the n of the reference grid; None where they are the same.
     """
 
-    image: Tensor
+    raw: Tensor | Signal
     spacing: tuple[float, ...] | None = None
     modality: str = "mr"
     native: Mapping[str, float] = field(default_factory=dict)
     known_body: Tensor | None = None
     known_reference: Tensor | None = None
+    export: Tensor | None = None
+
+    @cached_property
+    def image(self) -> Tensor:
+        """Float32 (c, *s): the image, or the magnitude of the signal."""
+        return self.raw.image.abs() if isinstance(self.raw, Signal) else self.raw
+
+    @cached_property
+    def signal(self) -> Signal:
+        """The complex signal; a finished image is taken for one without phase."""
+        return self.raw if isinstance(self.raw, Signal) else Signal(image=self.raw)
+
+    def with_image(self, image: Tensor, **native: float) -> Scan:
+        """The scan with another image, and with what is now known of it; the body stays what it was."""
+        return replace(self, raw=image, native={**self.native, **native}, known_body=self._body_so_far())
+
+    def with_signal(self, signal: Signal, **native: float) -> Scan:
+        """The scan with another complex signal, and with what is now known of it; the body stays what it was."""
+        return replace(self, raw=signal, native={**self.native, **native}, known_body=self._body_so_far())
+
+    def _body_so_far(self) -> Tensor | None:
+        return self.known_body if self.known_body is not None else self.__dict__.get("body")
+
+    def on_slices(self, slabs: Tensor, back: Tensor, spacing_mm: float, slice_mm: float) -> Scan:
+        """The scan as acquired in other slices.
+
+        Args:
+            slabs: (m, n), share of each voxel in each of the m slices, rows summing to 1.
+            back: (n, m), interpolation from the slices to the reference grid, applied by `exported`.
+            spacing_mm: distance of the slices.
+            slice_mm: their thickness.
+        """
+        assert self.spacing is not None
+
+        def cut(mask: Tensor | None) -> Tensor | None:
+            return None if mask is None else torch.einsum("mn,nhw->mhw", slabs, mask.to(slabs.dtype)) > 0.5
+
+        weights = slabs.to(self.image.dtype)
+        native = {**self.native, "slice_mm": slice_mm}
+        if "scanner_sigma" in native and self.slice_mm:  # SNR is proportional to the voxel's volume
+            native["scanner_sigma"] *= self.slice_mm / slice_mm
+        if "sigma" in native:  # noise that is there is averaged
+            native["sigma"] *= float(slabs.square().sum(dim=1).mean().sqrt())
+        body, tissue = cut(self._body_so_far()), cut(self.known_reference)
+        return Scan(
+            raw=torch.einsum("mn,cnhw->cmhw", weights, self.image),
+            spacing=(spacing_mm, *self.spacing[1:]),
+            modality=self.modality,
+            native=native,
+            known_body=body if body is not None and body.any() else None,
+            known_reference=tissue if tissue is not None and tissue.any() else None,
+            export=back if self.export is None else self.export @ back,
+        )
+
+    def exported(self) -> Tensor:
+        """The image on the reference grid, float32 (c, *s): slices are interpolated at their physical centres."""
+        if self.export is None:
+            return self.image
+        return torch.einsum("nm,cmhw->cnhw", self.export.to(self.image.dtype), self.image)
 
     @property
     def ndim(self) -> int:
         """Number of spatial axes."""
-        return self.image.ndim - 1
+        return len(self.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels per spatial axis; does not compute the other face of a signal."""
+        raw = self.raw.any_face() if isinstance(self.raw, Signal) else self.raw
+        return tuple(raw.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the scan lies."""
+        return self.raw.any_face().device if isinstance(self.raw, Signal) else self.raw.device
 
     @property
     def unit(self) -> Literal["mm", "px"]:
@@ -70,17 +145,21 @@ class Scan:
         """Bool (*s), inside of the body."""
         return self.known_body if self.known_body is not None else body_mask(self.image, self.modality)
 
+    @property
+    def reference_mask(self) -> Tensor:
+        """Bool (*s), the tissue in which SNR is stated."""
+        return self.body if self.known_reference is None else self.known_reference
+
     @cached_property
     def reference_signal(self) -> Tensor:
         """(c,), median of every channel in the reference tissue; it does not depend on the air around the body."""
-        mask = self.body if self.known_reference is None else self.known_reference
-        return self.image[:, mask].median(dim=1).values
+        return self.image[:, self.reference_mask].median(dim=1).values
 
     @cached_property
     def sigma(self) -> Tensor:
         """(c,), SD of the noise that is in the image already: the known one, else `estimated_sigma`."""
         if "sigma" in self.native:
-            return torch.full((self.image.shape[0],), float(self.native["sigma"]))
+            return torch.full((self.image.shape[0],), float(self.native["sigma"]), device=self.device)
         return estimated_sigma(self.image, self.body)
 
 
@@ -105,7 +184,7 @@ def body_mask(image: Tensor, modality: str = "mr") -> Tensor:
     Reference:
         Otsu, IEEE Trans Syst Man Cybern 9:62, 1979.
     """
-    grey = image.mean(dim=0).numpy()
+    grey = image.mean(dim=0).cpu().numpy()
     if modality == "ct":
         inside = grey > BODY_HU
     else:
@@ -114,11 +193,11 @@ def body_mask(image: Tensor, modality: str = "mr") -> Tensor:
         if inside.any() and np.median(grey[~inside]) > AIR_SHARE * np.median(grey[inside]):
             inside = np.ones_like(inside)
     if not inside.any():
-        return torch.ones(image.shape[1:], dtype=torch.bool)
+        return torch.ones(image.shape[1:], dtype=torch.bool, device=image.device)
     inside = cc3d.largest_k(inside.astype(np.uint8), k=1) > 0
     slices = [inside] if inside.ndim == 2 else list(inside)
     filled = [ndimage.binary_fill_holes(s) for s in slices]
-    return torch.from_numpy(np.asarray(filled[0] if inside.ndim == 2 else np.stack(filled)))
+    return torch.from_numpy(np.asarray(filled[0] if inside.ndim == 2 else np.stack(filled))).to(image.device)
 
 
 def estimated_sigma(image: Tensor, body: Tensor) -> Tensor:
@@ -133,8 +212,8 @@ def estimated_sigma(image: Tensor, body: Tensor) -> Tensor:
     planes = image.flatten(0, -3)[:, None]  # (c*d, 1, h, w)
     inner = body[..., 1:-1, 1:-1]
     if min(image.shape[-2:]) < 3 or not bool(inner.any()):
-        return torch.zeros(image.shape[0])
-    detail = torch.nn.functional.conv2d(planes, LAPLACIAN[None, None]).abs() / 6.0
+        return torch.zeros(image.shape[0], device=image.device)
+    detail = torch.nn.functional.conv2d(planes, LAPLACIAN[None, None].to(image.device)).abs() / 6.0
     detail = detail.reshape(image.shape[0], *inner.shape)
     return detail[:, inner].median(dim=1).values * MEDIAN_TO_SD
 

@@ -1,4 +1,4 @@
-"""Data tasks: anatomies, images, references and scores. A process that runs these never imports a method."""
+"""Data tasks: anatomies, images, references, scores and shift cards. A process that runs these never imports a method."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shiftbench import materialise
+from shiftbench.cards import shift_card
 from shiftbench.domains import DatasetRef, Part
 from shiftbench.scoring import score_fold
 from shiftbench.shifts.settings import Step
@@ -24,17 +25,33 @@ def images(store: Store, key: str, task: Mapping[str, Any]) -> None:
 
 
 def references(store: Store, key: str, task: Mapping[str, Any]) -> None:
-    """References of a chunk of cases under a protocol."""
+    """References of a chunk of cases under a protocol, moved as the anatomy was and with the annotators' noise."""
+    drawing = {name: task[name] for name in ("domain_seed", "annotator_noise_mm") if name in task}
+    if "steps" in task:
+        drawing["steps"] = [Step(**step) for step in task["steps"]]
     materialise.make_references(
-        store, key, task["anatomy"], DatasetRef(**task["dataset"]), task["cases"], task["structures"], task["protocol"]
+        *(store, key, task["anatomy"], DatasetRef(**task["dataset"])),
+        *(task["cases"], task["structures"], task["protocol"]),
+        **drawing,
     )
 
 
 def score(store: Store, key: str, task: Mapping[str, Any]) -> None:
     """Scores of finished predictions."""
     prediction = store.record("predict", task["predict"])
-    rows = score_fold(store, prediction, task["predict"], Part.of(task["test"]), task["structures"])
+    test = Part.of(task["test"])
+    rows = score_fold(
+        *(store, prediction, task["predict"], test, task["structures"]),
+        names=task.get("names"),
+        donors=task.get("donors"),
+    )
     store.publish("score", key, {"rows": rows})
 
 
-HANDLERS = {"anatomy": anatomy, "images": images, "references": references, "score": score}
+def card(store: Store, key: str, task: Mapping[str, Any]) -> None:
+    """How far a target moved from its source."""
+    parts = {name: Part.of(task[name]) for name in ("source", "target", "redrawn")}
+    store.publish("card", key, {"card": shift_card(store, **parts, structures=task["structures"])})
+
+
+HANDLERS = {"anatomy": anatomy, "images": images, "references": references, "score": score, "card": card}

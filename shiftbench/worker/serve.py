@@ -37,7 +37,7 @@ def serve(connection: Connection, lane: str, root: str, threads: int) -> None:
         except (EOFError, OSError):
             return
         started = time.perf_counter()
-        answer = attempt(handlers[kind], store, key, payload)
+        answer = attempt(handlers.get(kind, _unknown(kind, lane)), store, key, payload)
         _send(connection, {**answer, "seconds": time.perf_counter() - started})
 
 
@@ -53,6 +53,15 @@ def attempt(handler: Any, store: Store, key: str, payload: Any) -> dict[str, Any
         return {"ok": True}
     except Exception as error:
         return _failed(error)
+
+
+def _unknown(kind: str, lane: str) -> Any:
+    """The handler of a task that this process was not made for: a cause instead of the end of the process."""
+
+    def refuse(*_: Any) -> None:
+        raise ValueError(f"a process of the lane '{lane}' has no task '{kind}'")
+
+    return refuse
 
 
 def _failed(error: Exception) -> dict[str, Any]:

@@ -54,8 +54,11 @@ class Canvas:
 
     def add_of(self, label: str, name: str) -> int:
         """Index of a new tissue with the tabulated properties of `name`, varied for this patient."""
-        rng = self.draw(f"tissue {name}")
-        return self.add(label, vary(self.known[name], rng, times=self.jitter, hu=self.jitter_hu))
+        return self.add(label, self.varied(name))
+
+    def varied(self, name: str) -> Tissue:
+        """The tabulated properties of `name`, varied for this patient."""
+        return vary(self.known[name], self.draw(f"tissue {name}"), times=self.jitter, hu=self.jitter_hu)
 
     def fill(self, box: Box, inside: np.ndarray, index: int) -> None:
         """Paint `index` where `inside`."""

@@ -97,6 +97,7 @@ class Cohort:
             texture=self._texture(self._draw(case_id, "texture")),
             supersampling=self.supersampling,
             modality=self.modality,
+            reference_label=self.fine_labels.index(self.reference_label),
             attributes={**self._attributes(case_id), **attributes},
         )
 

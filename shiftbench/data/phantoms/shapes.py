@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,10 +37,22 @@ class Grid:
     def box(self, low: Point, high: Point) -> Box:
         """Slices that hold every voxel whose unwarped position is between `low` and `high`."""
         slices = []
-        for axis, a, b, reach in zip(self.axes, low, high, self.reach, strict=True):
-            start = int(np.searchsorted(axis, a - reach))
-            slices.append(slice(start, max(start, int(np.searchsorted(axis, b + reach)))))
+        for axis, a, b, reach in zip(self._positions, low, high, self.reach, strict=True):
+            start = bisect_left(axis, a - reach)
+            slices.append(slice(start, max(start, bisect_left(axis, b + reach))))
         return slices[0], slices[1], slices[2]
+
+    @cached_property
+    def _positions(self) -> list[list[float]]:
+        return [axis.tolist() for axis in self.axes]  # to search in a list is faster than in an array
+
+    def scaled(self, factor: float) -> Grid:
+        """The grid in which the same patient is `factor` times as large, about the centre of the field of view."""
+        if factor == 1:
+            return self
+        z, y, x = (axis / factor for axis in self.axes)
+        near, wide, deep = (reach / factor for reach in self.reach)
+        return Grid((z, y, x), self.where / np.float32(factor), (near, wide, deep))
 
 
 def warped_grid(
@@ -76,15 +90,20 @@ def _smooth_field(axes: list[np.ndarray], distance: float, sd: float, rng: np.ra
     The lattice does not depend on the grid, so one patient is warped alike on every grid.
     """
     half = int(320 / distance) + 2
-    control = rng.standard_normal((3, *(2 * half + 1,) * 3)).astype(np.float32)
+    control = rng.standard_normal((3, *(2 * half + 1,) * 3))
     knots = np.arange(-half, half + 1) * distance
-    for axis in axes:
-        t = np.abs(axis[:, None] - knots[None, :]) / distance
-        basis = np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.where(t < 2, (2 - t) ** 3 / 6, 0)).astype(np.float32)
-        used = basis.any(axis=0)
+    bases = [_cubic(np.abs(axis[:, None] - knots[None, :]) / distance) for axis in axes]
+    z, y, x = (np.flatnonzero(basis.any(axis=0)) for basis in bases)
+    control = control[:, z[0] : z[-1] + 1, y[0] : y[-1] + 1, x[0] : x[-1] + 1].astype(np.float32)
+    for basis, used in zip(bases, (z, y, x), strict=True):
         # contract the leading spatial axis each time; it returns as the last one
-        control = np.tensordot(control[:, used], basis[:, used], axes=([1], [1]))
+        control = np.tensordot(control, basis[:, used[0] : used[-1] + 1], axes=([1], [1]))
     return control * np.float32(sd / 0.33)  # 0.33: SD of a sum of cubic B-splines of unit normal control points
+
+
+def _cubic(t: np.ndarray) -> np.ndarray:
+    """The cubic B-spline at distance `t` in knots, float32."""
+    return np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.where(t < 2, (2 - t) ** 3 / 6, 0)).astype(np.float32)
 
 
 def rotation(degrees_z: float, degrees_y: float = 0.0, degrees_x: float = 0.0) -> np.ndarray:
@@ -111,14 +130,18 @@ def ellipsoid(
         power: 2 for an ellipsoid, more for a rounder box.
         margin: the box holds the ellipsoid times this.
     """
-    turn = np.eye(3, dtype=np.float32) if turn is None else turn
-    extent = margin * (np.sqrt(((turn * np.asarray(radii)) ** 2).sum(axis=1)) if power == 2 else np.abs(turn) @ radii)
-    box = grid.box(np.subtract(centre, extent), np.add(centre, extent))
+    centre, radii = np.asarray(centre, float), np.asarray(radii, float)
+    if turn is None:
+        extent = margin * radii
+    else:
+        extent = margin * (np.sqrt(((turn * radii) ** 2).sum(axis=1)) if power == 2 else np.abs(turn) @ radii)
+    box = grid.box((centre - extent).tolist(), (centre + extent).tolist())
+    if _is_empty(box):
+        return box, _nothing(box)
     offset = [grid.where[i][box] - np.float32(centre[i]) for i in range(3)]
-    plain = bool((turn == np.eye(3)).all())
     level = np.zeros(offset[0].shape, np.float32)
     for j in range(3):
-        along = offset[j] if plain else sum(offset[i] * turn[i, j] for i in range(3) if turn[i, j])
+        along = offset[j] if turn is None else sum(offset[i] * turn[i, j] for i in range(3) if turn[i, j])
         along = along * np.float32(1 / radii[j])
         level += along * along if power == 2 else np.abs(along) ** np.float32(power)
     return box, level
@@ -127,7 +150,10 @@ def ellipsoid(
 def capsule(grid: Grid, start: Point, end: Point, radius: float, end_radius: float) -> tuple[Box, np.ndarray]:
     """Level function of a tapering tube with round ends in its box: negative inside, in mm."""
     widest = max(radius, end_radius)
-    box = grid.box(np.minimum(start, end) - widest, np.maximum(start, end) + widest)
+    ends = tuple(zip(start, end, strict=True))
+    box = grid.box([min(pair) - widest for pair in ends], [max(pair) + widest for pair in ends])
+    if _is_empty(box):
+        return box, _nothing(box)
     direction = np.subtract(end, start).astype(np.float32)
     offset = [grid.where[i][box] - np.float32(start[i]) for i in range(3)]
     length2 = float(direction @ direction)
@@ -135,6 +161,14 @@ def capsule(grid: Grid, start: Point, end: Point, radius: float, end_radius: flo
     t = np.clip(t, 0, 1)
     distance2 = sum((offset[i] - t * direction[i]) ** 2 for i in range(3))
     return box, np.sqrt(distance2) - (np.float32(radius) + t * np.float32(end_radius - radius))
+
+
+def _is_empty(box: Box) -> bool:
+    return any(part.start >= part.stop for part in box)
+
+
+def _nothing(box: Box) -> np.ndarray:
+    return np.zeros([part.stop - part.start for part in box], np.float32)
 
 
 def majority(labels: np.ndarray, supersampling: Sequence[int], classes: int) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""The literal tables of acquisition operators, by what they act on."""

@@ -198,6 +198,45 @@ def test_colour_pictures_give_three_channels_or_the_green_one(tmp_path, channels
     assert dataset.modality == anatomy.modality == modality
 
 
+def test_the_luminance_of_a_colour_picture_is_a_grey_image(tmp_path):
+    image = np.zeros((2, 3, 3), np.uint8)
+    image[..., 0], image[..., 1], image[..., 2] = 100, 200, 50
+    image[0, 0] = 0
+    root = write_pictures(tmp_path, {"x": (image, np.zeros((2, 3), dtype=np.uint8))})
+    spec = description(layout="manifest", modality="rgb", channels="luminance", spacing="none")
+    anatomy = FolderDataset(spec, root).anatomy("x", {})
+    assert anatomy.image.shape == (1, 2, 3) and anatomy.modality == "grey"
+    assert anatomy.image[0, 1, 1] == pytest.approx(0.299 * 100 + 0.587 * 200 + 0.114 * 50)
+
+
+def test_a_mask_of_instances_gives_one_structure_and_the_number_of_each_object(tmp_path):
+    mask = np.array([[0, 7, 7, 0], [0, 0, 0, 300], [12, 12, 0, 300]], dtype=np.uint16)
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    root = write_pictures(tmp_path, {"x": (image, mask)})
+    spec = description(layout="manifest", modality="grey", spacing="none", labels={"cell": 1}, instances="cell")
+    dataset = FolderDataset(spec, root)
+    anatomy = dataset.anatomy("x", {})
+    np.testing.assert_array_equal(anatomy.fine, mask > 0)
+    np.testing.assert_array_equal(anatomy.instances, [[0, 1, 1, 0], [0, 0, 0, 3], [2, 2, 0, 3]])
+    assert dataset.things == ("cell",)
+    with pytest.raises(ValueError, match="'instances' needs 'cell' as the only structure"):
+        description(layout="manifest", modality="grey", spacing="none", instances="cell")
+
+
+def test_only_the_selected_rows_of_a_manifest_are_in_the_dataset(tmp_path):
+    image, mask = np.arange(12, dtype=np.uint8).reshape(3, 4), np.zeros((3, 4), np.uint8)
+    rows = "case,image,label,site\n" + "\n".join(
+        f"{c},{c}.png,{c}_mask.png,{s}" for c, s in zip("xyz", "ABC", strict=True)
+    )
+    root = write_pictures(tmp_path, dict.fromkeys("xyz", (image, mask)), rows)
+    spec = description(layout="manifest", modality="grey", spacing="none", select={"site": ["A", "C"]})
+    assert [case.case_id for case in FolderDataset(spec, root).cases()] == ["x", "z"]
+    with pytest.raises(DataError, match="there is no column 'scanner'"):
+        FolderDataset(description(layout="manifest", modality="grey", spacing="none", select={"scanner": "A"}), root)
+    with pytest.raises(DataError, match="no case is listed"):
+        FolderDataset(description(layout="manifest", modality="grey", spacing="none", select={"site": "D"}), root)
+
+
 def test_resizing_scales_the_spacing_so_that_the_extent_stays(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (30, 50), dtype=np.uint8)
     root = write_pictures(tmp_path, {"x": (image, np.zeros((30, 50), dtype=np.uint8))})
@@ -347,3 +386,16 @@ def test_the_retina_sets_have_their_patients_and_vessels(shared_data, name, imag
 def test_hrf_keeps_the_diagnosis_as_an_attribute(shared_data):
     dataset = built_in("hrf", shared_data)
     assert dataset.anatomy("01_g", {}).attributes == {"group": "glaucoma"}
+
+
+@pytest.mark.parametrize(
+    ("name", "images"),
+    [("fluorescence", 217), ("fluorescence_large", 60), ("histology", 107), ("brightfield", 16)],
+)
+def test_the_nuclei_are_told_apart_by_kind_and_counted(shared_data, name, images):
+    dataset = built_in(f"nuclei_{name}", shared_data)
+    assert len(dataset.cases()) == images
+    info = dataset.cases()[0]
+    anatomy = dataset.anatomy(info.case_id, {})
+    assert anatomy.instances.max() == len(np.unique(anatomy.instances)) - 1 == info.attributes["nuclei"]
+    assert anatomy.image.shape == (1, *anatomy.fine.shape)

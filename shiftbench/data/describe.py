@@ -53,7 +53,10 @@ class Description(BaseModel):
         site: column or pattern; without one, the site is not known.
         split: column or pattern with the publisher's train, val and test; without one, splits are drawn.
         attributes: manifest columns that are kept with each case (age, sex, group, ...).
-        channels: of colour pictures, all three (`rgb`) or the `green` one alone, which is then a grey image.
+        select: manifest column -> values; only rows that hold one of them are in the dataset.
+        instances: structure whose masks hold one number per object; every value but the background is that structure.
+        channels: of colour pictures, all three (`rgb`), or one that makes them grey images: the `green` channel or the
+            `luminance` (ITU-R 601).
         resize: factor that pictures are scaled by. Images are averaged over the area of each new pixel; of a mask, the
             value with the largest share of that area is kept, a structure where it covers one half.
         max_side: the longer side of a picture is brought down to this many pixels, in the same way.
@@ -78,7 +81,9 @@ class Description(BaseModel):
     site: Text | None = None
     split: Text | None = None
     attributes: tuple[Text, ...] = ()
-    channels: Literal["rgb", "green"] | None = None
+    select: Mapping[Text, Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)]] = {}
+    instances: Text | None = None
+    channels: Literal["rgb", "green", "luminance"] | None = None
     resize: Annotated[float, Field(gt=0, le=1)] | None = None
     max_side: Annotated[StrictInt, Field(ge=8)] | None = None
     spacing: Literal["header", "none"] | tuple[Annotated[float, Field(gt=0)], ...] = "header"
@@ -119,10 +124,15 @@ class Description(BaseModel):
     def _keys_fit_together(self) -> Description:
         columns = [key for key in ("patient", "site", "split") if (text := getattr(self, key)) and not is_pattern(text)]
         columns += ["attributes"] if self.attributes else []
+        columns += ["select"] if self.select else []
         if self.layout != "manifest" and columns:
             raise ValueError(f"'{columns[0]}' names a column, but only the layout 'manifest' has columns")
         if self.channels and self.modality != "rgb":
             raise ValueError(f"'channels' is for the modality 'rgb', not '{self.modality}'")
+        if self.instances is not None and tuple(self.labels) != (self.instances,):
+            raise ValueError(f"'instances' needs '{self.instances}' as the only structure in 'labels'")
+        if self.instances and (self.resize or self.max_side):
+            raise ValueError("'instances' and 'resize' or 'max_side' exclude each other")
         if self.resize and self.max_side:
             raise ValueError("'resize' and 'max_side' exclude each other")
         return self
@@ -134,12 +144,15 @@ class Description(BaseModel):
 
     @property
     def delivered_modality(self) -> str:
-        """Modality of the images that are handed on: the green channel of a colour picture is a grey image."""
-        return "grey" if self.channels == "green" else self.modality
+        """Modality of the images that are handed on: one channel of a colour picture is a grey image."""
+        return "grey" if self.channels in ("green", "luminance") else self.modality
 
     def content(self) -> list[object]:
         """What fixes the images and masks, as JSON values: all but names of folders, licence, citation and notes."""
         rest = self.model_dump(mode="json", exclude={"folder", "licence", "citation", "notes", "labels"})
+        for later in ("select", "instances"):  # keys that came later leave the digests of older descriptions alone
+            if not rest[later]:
+                del rest[later]
         return [rest, [[name, list(values)] for name, values in self.labels.items()]]  # order of labels counts
 
 

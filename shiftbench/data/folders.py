@@ -16,6 +16,7 @@ from shiftbench.errors import DataError, SpecError, nearest
 from shiftbench.rng import digest
 from shiftbench.types import Anatomy, CaseInfo, Geometry
 
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 READER_VERSION = 1  # raised when the same files and description give other arrays
 
 
@@ -42,7 +43,7 @@ class FolderDataset:
         self.fine_labels: tuple[str, ...] = (OUTSIDE, *description.structures)
         self.members: Mapping[str, tuple[str, ...]] = {name: (name,) for name in description.structures}
         self.optional_members: Mapping[str, tuple[str, str]] = {}
-        self.things: tuple[str, ...] = ()
+        self.things: tuple[str, ...] = (description.instances,) if description.instances else ()
         self._files: Mapping[str, CaseFiles] = {case.info.case_id: case for case in list_cases(description, self.root)}
         for case in self._files.values():
             _check_files_fit(description, [self.root / path for path in (*case.images, case.label)])
@@ -85,11 +86,14 @@ class FolderDataset:
         files, label = [self.root / path for path in case.images], self.root / case.label
         read = _read_volumes if images.is_volume(label) else _read_pictures
         image, fine, geometry = read(self.description, files, label)
+        instances = fine if self.things else None
+        fine = (fine > 0).astype(np.int16) if self.things else fine
         return Anatomy(
             case_id=case_id,
             patient_id=case.info.patient_id,
             geometry=geometry,
             fine=fine,
+            instances=instances,
             image=image,
             modality=self.modality,
             supersampling=(1,) * fine.ndim,
@@ -199,9 +203,18 @@ def _read_volumes(
         raise DataError(f"the mask has {mask.shape[3]} channels", where=label, remedy="store one label per voxel")
     image, zyx_affine, spacing = images.canonical(np.concatenate(channels, axis=3), affine, affine)
     labels, _, _ = images.canonical(mask, mask_affine, affine)
-    fine = checks.fine_from_mask(labels[0], description.labels, description.background, where=label)
+    fine = _labels_in(description, labels[0], label)
     geometry = Geometry(None) if description.spacing == "none" else Geometry(spacing, zyx_affine)
     return image, fine, geometry
+
+
+def _labels_in(description: Description, mask: np.ndarray, where: Path) -> np.ndarray:
+    """Fine labels of a mask, int16 (*s); where it holds instances, their ids as consecutive numbers."""
+    if description.instances is None:
+        return checks.fine_from_mask(mask, description.labels, description.background, where=where)
+    values = np.unique(mask)
+    objects = [int(value) for value in values if int(value) not in description.background]
+    return checks.fine_from_mask(mask, {str(i): (i,) for i in objects}, description.background, where=where)
 
 
 def _check_same_grid(
@@ -223,9 +236,12 @@ def _read_pictures(
         checks.check_image(channel, path)
     mask = images.read_mask_picture(label)
     checks.check_same_shape(shape, mask.shape, image_file=files[0], label_file=label)
-    fine = checks.fine_from_mask(mask, description.labels, description.background, where=label)
+    fine = _labels_in(description, mask, label)
     image = np.concatenate(channels)
-    image = image[1::3] if description.channels == "green" else image
+    if description.channels == "green":
+        image = image[1::3]
+    if description.channels == "luminance":
+        image = np.einsum("cnhw,n->chw", image.reshape(-1, 3, *shape), np.array(LUMINANCE, np.float32))
     small = images.reduced_shape(shape, resize=description.resize, max_side=description.max_side)
     if small != shape:
         image = images.area_average(image, small).astype(np.float32)

@@ -106,6 +106,8 @@ def _list_manifest(description: Description, root: Path, source: Path) -> Iterat
             remedy = f"name a column for '{key}' in the description; {nearest(column, columns)}"
             raise DataError(f"there is no column '{column}'", where=source, remedy=remedy)
     for line, row in enumerate(rows, start=2):
+        if any(row[column].strip() not in values for column, values in description.select.items()):
+            continue
         for column in (description.case, description.image, description.label):
             if not row[column].strip():
                 raise DataError(f"line {line} has no '{column}'", where=source, remedy="fill it in or delete the line")
@@ -117,7 +119,8 @@ def _columns(description: Description) -> list[tuple[str, str]]:
     """(key, column) of every manifest column that the description names."""
     pairs = [(key, getattr(description, key)) for key in ("case", "image", "label", "patient", "site", "split")]
     named = [(key, column) for key, column in pairs if column is not None and not is_pattern(column)]
-    return named + [("attributes", column) for column in description.attributes]
+    more = {"attributes": description.attributes, "select": description.select}
+    return named + [(key, column) for key, columns in more.items() for column in columns]
 
 
 def _names(folder: Path, ending: str) -> set[str]:

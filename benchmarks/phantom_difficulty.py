@@ -1,84 +1,64 @@
-"""How hard the abdominal phantom is: DSC per structure in its own domain and under single shifts.
+"""How hard a phantom is: DSC per structure in its own domain and under single shifts, and what its protocols cost.
 
 A source-only U-Net is trained on the phantom's source domain and scored on its test patients, patient by patient over
-the whole stack. A logistic regression on intensity and position shows how much needs no network. The loop is written
-out here, so that the phantom can be measured without the rest of the suite.
+the whole stack. A logistic regression on intensity and position shows how much needs no network. For every
+sub-structure that a protocol includes or excludes: the DSC between the two protocols, the network's score under each,
+and the share of the sub-structure that it calls part of the organ. The loop is written out here, so that a phantom can
+be measured without the rest of the suite; the phantoms' tables are in `phantom_tasks.py`.
 
-    python benchmarks/phantom_difficulty.py                     # quick budget, with the shifts
-    python benchmarks/phantom_difficulty.py --steps 3000        # the plateau
-    python benchmarks/phantom_difficulty.py --dimension 3d
+    python benchmarks/phantom_difficulty.py --phantom abdomen                 # quick budget, with the shifts
+    python benchmarks/phantom_difficulty.py --phantom heart --steps 3000      # the plateau
+    python benchmarks/phantom_difficulty.py --phantom brain --dimension 3d
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.networks.nets import UNet
+from phantom_tasks import TASKS, Domain, Task
 from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from torch import Tensor
 
-from shiftbench.data.phantoms import AbdomenPhantom, tissue_maps
+from shiftbench.data.phantoms.cohort import Cohort
+from shiftbench.data.phantoms.tissues import tissue_maps
 from shiftbench.rng import generator
-from shiftbench.shifts.mr import signal
+from shiftbench.shifts.mr import needed_maps, transverse
 from shiftbench.types import Anatomy
-
-STRUCTURES = ("liver", "tumour", "spleen", "kidney")
-CLASS_WEIGHTS = (1.0, 1.0, 3.0, 2.0, 2.0)
-SPGR = {"sequence": "spgr", "tr_ms": 100.0, "te_ms": 4.0, "flip_deg": 80.0}
-GRIDS = {"2d": ((20, 128, 128), (4.0, 3.125, 3.125), (1, 2, 2)), "3d": ((32, 80, 80), (4.0, 4.5, 4.5), (1, 2, 2))}
 
 
 @dataclass(frozen=True)
-class Domain:
-    """One choice of acquisition, protocol and population, as far as this script needs it."""
+class Study:
+    """A phantom of some size with what is segmented on it."""
 
-    sequence: Mapping[str, float | str] = field(default_factory=lambda: dict(SPGR))
-    field_t: float = 1.5
-    snr: float = 35.0
-    bias: float = 0.15  # peak to peak inside the body
-    gamma: float = 1.0
-    slice_mm: float = 0.0  # FWHM of a Gaussian slice profile on top of the voxel
-    include: tuple[str, ...] = ("portal_vessel", "hepatic_vessel")  # fine labels that are drawn as liver
-    margin_mm: float = 0.0
-    population: Mapping[str, float] = field(default_factory=dict)
+    task: Task
+    phantom: Cohort
+    structures: tuple[str, ...]
+    dimension: str
 
 
-def shifted_domains() -> dict[str, Domain]:
-    """The source and its single shifts."""
-    domains = {"source": Domain()}
-    domains |= {f"flip angle {a}": Domain(sequence={**SPGR, "flip_deg": float(a)}) for a in (60, 40, 30, 20)}
-    domains |= {f"SNR {s}": Domain(snr=float(s)) for s in (15, 10, 6)}
-    domains |= {f"gamma {g}": Domain(gamma=g) for g in (0.45, 0.7, 1.5, 2.2)}
-    domains |= {f"slice {s} mm": Domain(slice_mm=float(s)) for s in (8, 16)}
-    domains |= {f"bias {b} %": Domain(bias=b / 100) for b in (40, 80, 120)}
-    domains["3 T"] = Domain(field_t=3.0)
-    domains["hilum in"] = Domain(include=("hilum", "portal_vessel", "hepatic_vessel"))
-    domains["vessels out"] = Domain(include=())
-    domains |= {f"margin {m:+d} mm": Domain(margin_mm=float(m)) for m in (-5, 5, 8)}
-    domains |= {f"lesion load x{v}": Domain(population={"lesion_load": v}) for v in (0.25, 4.0)}
-    domains |= {f"habitus +{v} mm": Domain(population={"habitus_mm": float(v)}) for v in (10, 20, 30)}
-    return domains
-
-
-def image(phantom: AbdomenPhantom, anatomy: Anatomy, domain: Domain, seed: int) -> np.ndarray:
+def image(study: Study, anatomy: Anatomy, domain: Domain, seed: int) -> np.ndarray:
     """Magnitude image (d, h, w) of a patient: signal, partial volume, slice profile, bias, Rician noise, gamma."""
-    maps = tissue_maps(anatomy, domain.field_t, properties=("T1_ms", "T2star_ms", "PD"))
-    fine = signal(maps, domain.sequence)
+    phantom = study.phantom
+    maps = tissue_maps(anatomy, domain.field_t, properties=needed_maps(domain.sequence))
+    acquisition = {**domain.sequence, "field_t": domain.field_t}
+    fine = transverse({name: torch.as_tensor(values) for name, values in maps.items()}, acquisition)
     (d, h, w), (fz, fy, fx) = phantom.shape, phantom.supersampling
-    picture = fine.reshape(d, fz, h, fy, w, fx).mean(axis=(1, 3, 5))
+    picture = fine.reshape(d, fz, h, fy, w, fx).mean(dim=(1, 3, 5)).abs().numpy()
     if domain.slice_mm:
         picture = gaussian_filter1d(picture, domain.slice_mm / 2.355 / phantom.spacing_mm[0], axis=0)
     rng = generator(seed, "difficulty", anatomy.case_id)
     body = anatomy.fine > 0
-    reference = np.median(picture[anatomy.fine == phantom.fine_labels.index("liver")])
+    reference = np.median(picture[anatomy.fine == phantom.fine_labels.index(phantom.reference_label)])
     picture = picture * np.exp(_bias(picture.shape, body, domain.bias, rng))
     sigma = reference / domain.snr
     real, imaginary = rng.standard_normal((2, *picture.shape), dtype=np.float32) * np.float32(sigma)
@@ -95,23 +75,27 @@ def _bias(shape: tuple[int, ...], body: np.ndarray, amount: float, rng: np.rando
     return ((log - inside.mean()) * amount / np.ptp(np.percentile(inside, (1, 99)))).astype(np.float32)
 
 
-def reference_of(phantom: AbdomenPhantom, anatomy: Anatomy, domain: Domain) -> np.ndarray:
-    """Reference (d, h, w): 0 background, then `STRUCTURES` in order."""
-    fine, names = anatomy.fine, phantom.fine_labels
+def reference_of(study: Study, anatomy: Anatomy, domain: Domain) -> np.ndarray:
+    """Reference (d, h, w): 0 background, then the study's structures in order, a later one over an earlier one."""
+    phantom, fine = study.phantom, anatomy.fine
     labels = np.zeros(fine.shape, np.uint8)
-    for number, structure in enumerate(STRUCTURES, start=1):
+    for number, structure in enumerate(study.structures, start=1):
         members = set(phantom.members[structure])
         members |= {f for f in domain.include if phantom.optional_members[f][0] == structure}
-        labels[np.isin(fine, [names.index(m) for m in members])] = number
-    if domain.margin_mm:
-        organ = np.isin(labels, (1, 2))
-        inward = domain.margin_mm < 0
-        distance = distance_transform_edt(organ if inward else ~organ, sampling=phantom.spacing_mm)
-        if inward:
-            labels[organ & (distance <= -domain.margin_mm)] = 0
-        else:
-            labels[(labels == 0) & (distance <= domain.margin_mm)] = 1
-    return labels
+        labels[np.isin(fine, [phantom.fine_labels.index(m) for m in members])] = number
+    return with_margin(study, labels, domain.margin_mm) if domain.margin_mm else labels
+
+
+def with_margin(study: Study, labels: np.ndarray, margin_mm: float) -> np.ndarray:
+    """The reference (d, h, w) with the contour of the task's `margin_of` (and of what is part of it) moved."""
+    members, whole = study.phantom.members, study.task.margin_of
+    parts = [s for s in study.structures if set(members[s]) <= set(members[whole])]
+    organ = np.isin(labels, [study.structures.index(s) + 1 for s in parts])
+    distance = distance_transform_edt(organ if margin_mm < 0 else ~organ, sampling=study.phantom.spacing_mm)
+    if margin_mm < 0:
+        return np.where(organ & (distance <= -margin_mm), 0, labels).astype(np.uint8)
+    grown = (labels == 0) & (distance <= margin_mm)
+    return np.where(grown, study.structures.index(whole) + 1, labels).astype(np.uint8)
 
 
 def normalised(picture: np.ndarray) -> np.ndarray:
@@ -120,22 +104,22 @@ def normalised(picture: np.ndarray) -> np.ndarray:
     return ((picture - picture.mean()) / picture.std()).astype(np.float32)
 
 
-def materialise(phantom: AbdomenPhantom, ids: range, domain: Domain) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def materialise(study: Study, ids: range, domain: Domain) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Normalised images and references of the patients `ids`."""
     images, references = [], []
     for i in ids:
-        anatomy = phantom.anatomy(f"p{i:04d}", domain.population)
-        images.append(normalised(image(phantom, anatomy, domain, seed=0)))
-        references.append(reference_of(phantom, anatomy, domain))
+        anatomy = study.phantom.anatomy(f"p{i:04d}", domain.population)
+        images.append(normalised(image(study, anatomy, domain, seed=0)))
+        references.append(reference_of(study, anatomy, domain))
     return images, references
 
 
-def network(dimension: str) -> UNet:
+def network(study: Study) -> UNet:
     """The U-Net of the quick budget."""
     return UNet(
-        spatial_dims=int(dimension[0]),
+        spatial_dims=int(study.dimension[0]),
         in_channels=1,
-        out_channels=len(STRUCTURES) + 1,
+        out_channels=len(study.structures) + 1,
         channels=(16, 32, 64, 128),
         strides=(2, 2, 2),
         num_res_units=0,
@@ -143,24 +127,26 @@ def network(dimension: str) -> UNet:
     )
 
 
-def train(images: list[np.ndarray], references: list[np.ndarray], steps: int, dimension: str, seed: int) -> UNet:
-    """AdamW with a one-cycle schedule, Dice and weighted cross-entropy, half of each batch with tumour."""
+def train(study: Study, images: list[np.ndarray], references: list[np.ndarray], steps: int, seed: int) -> UNet:
+    """AdamW with a one-cycle schedule, Dice and weighted cross-entropy, half of each batch with the rare structure."""
     torch.manual_seed(seed)
     rng = generator(seed, "difficulty", "batches")
-    if dimension == "2d":
+    if study.dimension == "2d":
         x = torch.from_numpy(np.concatenate(images))[:, None]
         y = torch.from_numpy(np.concatenate(references)).long()
     else:
         x, y = torch.from_numpy(np.stack(images))[:, None], torch.from_numpy(np.stack(references)).long()
-    with_tumour = torch.where((y == 2).flatten(1).any(1))[0].numpy()
-    batch = 16 if dimension == "2d" else 4
-    model = network(dimension).train()
+    rare = study.structures.index(study.task.oversampled) + 1
+    shown = torch.where((y == rare).flatten(1).any(1))[0].numpy()
+    weights = torch.tensor([1.0, *(study.task.weights.get(s, 1.0) for s in study.structures)])
+    batch = 16 if study.dimension == "2d" else 4
+    model = network(study).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=1e-2, total_steps=steps)
     for _ in range(steps):
-        chosen = np.concatenate([rng.choice(with_tumour, batch // 2), rng.integers(len(x), size=batch - batch // 2)])
+        chosen = np.concatenate([rng.choice(shown, batch // 2), rng.integers(len(x), size=batch - batch // 2)])
         xb, yb = augmented(x[chosen], y[chosen], rng)
-        loss = dice_and_cross_entropy(model(xb), yb)
+        loss = dice_and_cross_entropy(model(xb), yb, weights)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -183,13 +169,12 @@ def augmented(x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, T
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False), labels[:, 0].long()
 
 
-def dice_and_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Soft Dice of the structures over the batch, and cross-entropy with `CLASS_WEIGHTS`."""
+def dice_and_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Soft Dice of the structures over the batch, and cross-entropy with a weight per class."""
     target = F.one_hot(labels, logits.shape[1]).movedim(-1, 1).float()
     p = logits.softmax(1)
     axes = (0, *range(2, logits.ndim))
     dice = (2 * (p * target).sum(axes) + 1) / (p.sum(axes) + target.sum(axes) + 1)
-    weights = torch.tensor(CLASS_WEIGHTS)
     return 1 - dice[1:].mean() + F.cross_entropy(logits, labels, weights)
 
 
@@ -200,11 +185,11 @@ def predicted(model: UNet, picture: np.ndarray, dimension: str) -> np.ndarray:
     return model(x[:, None]).argmax(1).numpy() if dimension == "2d" else model(x[None, None]).argmax(1)[0].numpy()
 
 
-def scores(predictions: list[np.ndarray], references: list[np.ndarray]) -> np.ndarray:
+def scores(predictions: list[np.ndarray], references: list[np.ndarray], classes: int) -> np.ndarray:
     """DSC (patients, structures); NaN where the reference has none."""
-    table = np.full((len(references), len(STRUCTURES)), np.nan)
+    table = np.full((len(references), classes), np.nan)
     for i, (p, r) in enumerate(zip(predictions, references, strict=True)):
-        for j in range(len(STRUCTURES)):
+        for j in range(classes):
             a, b = p == j + 1, r == j + 1
             if b.any():
                 table[i, j] = 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
@@ -218,15 +203,15 @@ def position_features(picture: np.ndarray, body: np.ndarray) -> np.ndarray:
     return np.column_stack([picture[body], (where - low) / np.maximum(high - low, 1)])
 
 
-def logistic_regression(phantom: AbdomenPhantom, training: range, test: range) -> np.ndarray:
+def logistic_regression(study: Study, training: range, test: range) -> np.ndarray:
     """DSC (patients, structures) of a quadratic logistic regression on intensity and position."""
     rng = generator(0, "difficulty", "logistic regression")
     polynomial, scaler, data = PolynomialFeatures(2, include_bias=False), StandardScaler(), []
     for i in [*training, *test]:
-        anatomy = phantom.anatomy(f"p{i:04d}", {})
+        anatomy = study.phantom.anatomy(f"p{i:04d}", study.task.source.population)
         body = anatomy.fine > 0
-        features = position_features(normalised(image(phantom, anatomy, Domain(), seed=0)), body)
-        data.append((polynomial.fit_transform(features), reference_of(phantom, anatomy, Domain()), body))
+        features = position_features(normalised(image(study, anatomy, study.task.source, seed=0)), body)
+        data.append((polynomial.fit_transform(features), reference_of(study, anatomy, study.task.source), body))
     x = np.concatenate([features for features, _, _ in data[: len(training)]])
     y = np.concatenate([labels[body] for _, labels, body in data[: len(training)]])
     some = rng.choice(len(x), min(len(x), 100_000), replace=False)
@@ -237,57 +222,122 @@ def logistic_regression(phantom: AbdomenPhantom, training: range, test: range) -
         prediction[body] = model.predict(scaler.transform(features))
         predictions.append(prediction)
         references.append(labels)
-    return scores(predictions, references)
+    return scores(predictions, references, len(study.structures))
 
 
-def line(name: str, table: np.ndarray, base: np.ndarray | None, seconds: float) -> str:
-    """One row of the report: DSC per structure, their mean, the drop in points, tumours missed."""
+def sub_structures(study: Study, model: UNet, test: range) -> list[str]:
+    """A row per protocol rule and structure it changes: agreement of the protocols, score under each, share called."""
+    source, phantom = study.task.source, study.phantom
+    anatomies = [phantom.anatomy(f"p{i:04d}", source.population) for i in test]
+    pictures = (normalised(image(study, a, source, seed=0)) for a in anatomies)
+    predictions = [predicted(model, p, study.dimension) for p in pictures]
+    drawn = [reference_of(study, a, source) for a in anatomies]
+    k, rows = len(study.structures), []
+    for (structure, rule), labels in _rules(phantom, study.structures).items():
+        now = set(labels) <= set(source.include)
+        include = set(source.include) - set(labels) if now else set(source.include) | set(labels)
+        other = [reference_of(study, a, replace(source, include=tuple(sorted(include)))) for a in anatomies]
+        agreement, own, under = (
+            np.nanmean(scores(p, r, k), axis=0) for p, r in ((drawn, other), (predictions, drawn), (predictions, other))
+        )
+        inside = [np.isin(a.fine, [phantom.fine_labels.index(name) for name in labels]) for a in anatomies]
+        called = np.concatenate([p[m] for p, m in zip(predictions, inside, strict=True)])
+        share = np.mean(called == study.structures.index(structure) + 1) if called.size else np.nan
+        state = "in" if now else "out"
+        for j in np.flatnonzero(agreement < 1 - 1e-9):
+            name = study.structures[j]
+            cells = (agreement[j], own[j], under[j], 100 * (own[j] - under[j]), share)
+            rows.append(
+                f"{rule:14s}{structure:14s}{state:>5s}  {name:14s}"
+                + "".join(f"{cell:10.1f}" if i == 3 else f"{cell:10.3f}" for i, cell in enumerate(cells))
+            )
+    return rows
+
+
+def _rules(phantom: Cohort, structures: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """(structure, rule) -> the fine labels that the rule includes in the structure or not."""
+    rules: dict[tuple[str, str], list[str]] = {}
+    for label, key in phantom.optional_members.items():
+        if key[0] in structures:
+            rules.setdefault(key, []).append(label)
+    return rules
+
+
+def line(study: Study, name: str, table: np.ndarray, base: np.ndarray | None, seconds: float) -> str:
+    """One row of the report: DSC per structure, their mean, the drop in points, share of the rare structure missed."""
     means = np.nanmean(table, axis=0)
     drop = "" if base is None else f"{100 * (means.mean() - np.nanmean(base, axis=0).mean()):+7.1f}"
-    missed = np.mean(table[~np.isnan(table[:, 1]), 1] < 0.05)
+    rare = table[:, study.structures.index(study.task.oversampled)]
+    missed = np.mean(rare[~np.isnan(rare)] < 0.05)
     return (
         f"{name:18s}"
-        + "".join(f"{m:8.3f}" for m in means)
+        + "".join(f"{m:13.3f}" for m in means)
         + f"{means.mean():8.3f}{drop:>8s}{missed:8.2f}{seconds:7.1f}s"
     )
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dimension", choices=sorted(GRIDS), default="2d")
+    parser.add_argument("--phantom", choices=sorted(TASKS), default="abdomen")
+    parser.add_argument("--dimension", choices=("2d", "3d"), default="2d")
+    parser.add_argument("--structures", nargs="+", metavar="NAME", help="others than the table's, in painting order")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--train", type=int, default=50, help="training patients")
     parser.add_argument("--test", type=int, default=30, help="test patients")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shifts", nargs="*", metavar="NAME", help="only these shifts (none: own domain only)")
     parser.add_argument("--no-logistic", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    shape, spacing, supersampling = GRIDS[options.dimension]
-    phantom = AbdomenPhantom(
+    return parser.parse_args()
+
+
+def study_of(options: argparse.Namespace) -> Study:
+    """The phantom of the command line with its task."""
+    task = TASKS[options.phantom]
+    module, name = task.cohort.split(":")
+    shape, spacing, supersampling = task.grids[options.dimension]
+    phantom = getattr(import_module(module), name)(
         patients=options.train + options.test, shape=shape, spacing_mm=spacing, supersampling=supersampling
     )
+    return Study(task, phantom, tuple(options.structures or task.weights), options.dimension)
+
+
+def chosen(task: Task, names: Sequence[str] | None) -> Mapping[str, Domain]:
+    """The source and the shifts that are asked for (all of them by default)."""
+    unknown = set(names or ()) - set(task.shifts)
+    if unknown:
+        raise SystemExit(f"unknown shift {', '.join(sorted(unknown))}; there are {', '.join(task.shifts)}")
+    return {"source": task.source, **{n: d for n, d in task.shifts.items() if names is None or n in names}}
+
+
+def main() -> None:
+    options = parsed()
+    torch.set_num_threads(1)
+    study = study_of(options)
     training, test = range(options.train), range(options.train, options.train + options.test)
-    print(f"{'':18s}" + "".join(f"{s:>8s}" for s in (*STRUCTURES, "mean", "drop", "missed", "time")))
+    columns = "".join(f"{s:>13s}" for s in study.structures) + f"{'mean':>8s}{'drop':>8s}{'missed':>8s}{'time':>8s}"
+    print(f"{options.phantom} {options.dimension}, {options.steps} steps, {options.train} training patients")
+    print(f"{'':18s}{columns}")
     start = time.perf_counter()
-    images, references = materialise(phantom, training, Domain())
+    images, references = materialise(study, training, study.task.source)
     rendered = time.perf_counter()
-    model = train(images, references, options.steps, options.dimension, options.seed)
+    model = train(study, images, references, options.steps, options.seed)
     print(f"phantom {rendered - start:.1f}s, training {time.perf_counter() - rendered:.1f}s", flush=True)
     del images, references
     base = None
-    for name, domain in shifted_domains().items():
-        if name != "source" and options.shifts is not None and name not in options.shifts:
-            continue
+    for name, domain in chosen(study.task, options.shifts).items():
         start = time.perf_counter()
-        images, references = materialise(phantom, test, domain)
-        table = scores([predicted(model, x, options.dimension) for x in images], references)
-        print(line(name, table, base, time.perf_counter() - start), flush=True)
+        images, references = materialise(study, test, domain)
+        table = scores([predicted(model, x, study.dimension) for x in images], references, len(study.structures))
+        print(line(study, name, table, base, time.perf_counter() - start), flush=True)
         base = table if base is None else base
     if not options.no_logistic:
         start = time.perf_counter()
-        table = logistic_regression(phantom, training, test)
-        print(line("logistic regr.", table, None, time.perf_counter() - start))
+        print(
+            line(study, "logistic regr.", logistic_regression(study, training, test), None, time.perf_counter() - start)
+        )
+    print("\nrule          of           drawn  changes        agreement    source     other  cost/pt    called")
+    print("\n".join(sub_structures(study, model, test)))
 
 
 if __name__ == "__main__":

@@ -157,6 +157,29 @@ def check(method: Annotated[str, typer.Argument(help="A method's file or name.")
 
 
 @app.command()
+def certify(
+    operators: Annotated[list[str] | None, typer.Argument(help="Acquisition operators; all of them if none.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the certificate.")] = Path("shiftbench-results/certificate"),
+    cases: Annotated[int, typer.Option(min=1, help="Patients of the reference set.")] = 3,
+    patients: Annotated[int, typer.Option(min=0, help="On which the drop of a U-Net is measured; 0: none.")] = 8,
+) -> None:
+    """Measure what every operator achieves at every level, and compare it with what was asked for."""
+    from shiftbench.certificate.certificate import certify as measure
+    from shiftbench.certificate.certificate import write
+
+    with console.status("") as status:
+        certificate = measure(operators or (), cases=cases, patients=patients, say=status.update)
+    for path in write(certificate, out):
+        console.print(str(path), highlight=False, soft_wrap=True)
+    for breach in certificate.breaches:
+        warnings.print(f"breach: {breach}", style="red", highlight=False, markup=False, soft_wrap=True)
+    done, measured = certificate.levels()["operator"].nunique(), len(certificate.checks)
+    console.print(f"{done} operators, {measured} measurements on test objects, {len(certificate.breaches)} breaches")
+    if certificate.breaches:
+        raise typer.Exit(FAILED_CASES)
+
+
+@app.command()
 def doctor(
     out: Annotated[Path, typer.Option(help="Where results would be written.")] = Path("shiftbench-results"),
 ) -> None:

@@ -6,14 +6,16 @@ differ only in the label protocol share their images, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from shiftbench.data.phantoms.tissues import PROPERTIES, tissue_maps
+from shiftbench.data.phantoms.tissues import tissue_maps
 from shiftbench.domains import DatasetRef, load_anatomy
 from shiftbench.errors import NotApplicable
+from shiftbench.shifts import ct, mr
 from shiftbench.shifts.acquisition import acquire, moved_labels
 from shiftbench.shifts.protocol import reference as draw_reference
 from shiftbench.shifts.settings import NOMINAL_FIELD_T, Step
@@ -55,24 +57,14 @@ def _arrays(anatomy: Anatomy) -> dict[str, np.ndarray]:
     return arrays
 
 
-class TissueMaps(Mapping[str, Any]):
-    """The tissue maps of a phantom under an acquisition, each looked up when a signal equation asks for it."""
-
-    def __init__(self, anatomy: Anatomy, acquisition: Mapping[str, Any]):
-        self.anatomy = anatomy
-        self.field_t = float(acquisition.get("field_t", NOMINAL_FIELD_T))
-        self.phase = str(acquisition.get("phase", "portal_venous"))
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in PROPERTIES:
-            raise KeyError(name)
-        return tissue_maps(self.anatomy, self.field_t, phase=self.phase, properties=(name,))[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(PROPERTIES)
-
-    def __len__(self) -> int:
-        return len(PROPERTIES)
+def maps_of(anatomy: Anatomy, acquisition: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tissue maps (*f) of a phantom that an acquisition reads, at its field and in its contrast phases."""
+    field_t = float(acquisition.get("relaxation_t") or acquisition.get("field_t", NOMINAL_FIELD_T))
+    if acquisition["modality"] == "ct":
+        phases = [name.removeprefix("HU_") for name in ct.needed_maps(acquisition)]
+        return {f"HU_{phase}": tissue_maps(anatomy, phase=phase, properties=("HU",))["HU"] for phase in phases}
+    names = {*mr.needed_maps(acquisition)} | ({"FAT"} if acquisition.get("fat_shift_mm") else set())
+    return tissue_maps(anatomy, field_t, properties=sorted(names))
 
 
 def acquired(
@@ -82,7 +74,7 @@ def acquired(
     key = (domain_seed, dataset_digest, anatomy.case_id)
     if anatomy.tissue is None:
         return acquire(anatomy, None, acquisition, steps, key=key)
-    image, measured = acquire(anatomy, TissueMaps, acquisition, steps, key=key)
+    image, measured = acquire(anatomy, maps_of, acquisition, steps, key=key)
     limits = np.iinfo(np.int16)
     return np.clip(np.rint(image), limits.min, limits.max).astype(np.int16), measured
 

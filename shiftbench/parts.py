@@ -112,6 +112,12 @@ class Parts:
             self.opened[address] = (ref, ref.open())
         return self.opened[address]
 
+    def patients(self, part: Part) -> dict[str, str]:
+        """Case to patient of a part of the source's own dataset."""
+        _, dataset = self.dataset(self.source.dataset or self.scenario.dataset)
+        known = {info.case_id: info.patient_id for info in dataset.cases()}
+        return {case: known[case] for case in part.where()}
+
     def part(self, target: Target | None, ref: DatasetRef, dataset: Dataset, cases: Sequence[str], name: str) -> Part:
         """Anatomy, image and reference tasks of some cases of a target, or of the source (None)."""
         source = self.source

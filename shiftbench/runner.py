@@ -20,10 +20,11 @@ from shiftbench.engine.local import LocalEngine, Outcome
 from shiftbench.errors import DataError, MethodError, OutputError
 from shiftbench.graph import MethodCard, Options, Plan, Task, Unit
 from shiftbench.methods import locate_method, shipped_methods
-from shiftbench.plan import plan
+from shiftbench.plan import plan, write_cards
 from shiftbench.rng import digest
 from shiftbench.scoring import score_fold
-from shiftbench.spec import Scenario, load_scenario, load_suite
+from shiftbench.shifts import OPERATORS, POPULATIONS
+from shiftbench.spec import SALT_VARIABLE, Scenario, commitment, load_scenario, load_suite, unsealed
 from shiftbench.store import Store, read_json, write_json
 from shiftbench.types import Row, Status, Track
 from shiftbench.version import __version__
@@ -51,13 +52,15 @@ class Prepared:
 
     def digest(self) -> str:
         """Changes whenever other rows would come out."""
-        return digest("run", [[dict(u.row), [list(f[:2]) for f in u.folds]] for u in self.graph.units])
+        units = [*self.graph.units, *self.graph.streams]
+        return digest("run", [[dict(u.row), [list(f[:2]) for f in u.folds]] for u in units], sorted(self.graph.cards))
 
     def rows(self, observer: Observer | None = None) -> pd.DataFrame:
         """Computes what is missing, and writes and returns the rows."""
         compute(self.graph, self.store, jobs=self.jobs, threads=self.threads, observer=observer)
         rows = collect(self.graph, self.store)
         write_rows(rows, self.store.root / ROWS)
+        write_cards(self.graph, self.store)
         return rows
 
 
@@ -72,9 +75,12 @@ def prepare(
     out: str | Path | None = None,
     jobs: int | None = None,
     threads: int = 1,
+    salt: str | None = None,
 ) -> Prepared:
     """Plans a run and opens its folder; the arguments are those of `run`."""
     name, scenarios, default_methods = _selected(scenario)
+    salt = salt or os.environ.get(SALT_VARIABLE)
+    opened = [unsealed(s, salt, whole=whole_severities) for s in scenarios]
     root = Path(out) if out is not None else Path("shiftbench-results") / name
     folders, roots = places(data)
     options = Options(
@@ -86,9 +92,35 @@ def prepare(
         threads=threads,
     )
     store = Store(root)
-    store.open_for({s.name: f"{s.version}:{s.digest()[:16]}" for s in scenarios})
+    identities = {s.name: identity(s, salt) for s in scenarios}
+    _refuse_other_salt(root, identities)
+    store.open_for(identities)
     cards = method_cards(methods or default_methods or list(shipped_methods()), store)
-    return Prepared(name, plan(scenarios, cards, options, name), store, jobs or cores(), threads)
+    return Prepared(name, plan(opened, cards, options, name), store, jobs or cores(), threads)
+
+
+def whole_severities(operator: str) -> bool:
+    """Whether an operator has no levels between the whole severities."""
+    return not OPERATORS[operator].monotone if operator in OPERATORS else operator in POPULATIONS
+
+
+def identity(scenario: Scenario, salt: str | None) -> str:
+    """What a result folder remembers of a scenario: version, digest of the text, and what the salt commits to."""
+    text = f"{scenario.version}:{scenario.digest()[:16]}"
+    return f"{text}+{commitment(scenario, salt)}" if scenario.sealed else text
+
+
+def _refuse_other_salt(root: Path, identities: Mapping[str, str]) -> None:
+    meta = root / "meta.json"
+    known = read_json(meta).get("scenarios", {}) if meta.is_file() else {}
+    for name, now in identities.items():
+        before = known.get(name, now)
+        if before != now and before.partition("+")[0] == now.partition("+")[0]:
+            raise OutputError(
+                f"the results of the sealed scenario '{name}' were made with another salt",
+                where=root,
+                remedy="give that salt, or another folder with --out",
+            )
 
 
 def run(
@@ -109,7 +141,8 @@ def run(
             `NAME=PATH` and roots), `seeds` (number of seeds 0, 1, ... instead of the scenario's), `backbones` (instead
             of the scenario's), `device` ("auto", "cpu", "cuda"), `out` (result folder, default
             `shiftbench-results/<suite>`; what is in it already is not computed again), `jobs` (tasks at a time, default
-            one per core), `threads` (per task; part of every result's address, since it can change the last digit).
+            one per core), `threads` (per task; part of every result's address, since it can change the last digit),
+            `salt` (the organiser's secret for sealed scenarios, or else the variable SHIFTBENCH_SALT; never stored).
 
     Returns:
         The columns of `shiftbench.types.Row`; a failure is a row with its status. Also written to `rows.csv.gz`.
@@ -233,35 +266,37 @@ def collect(graph: Plan, store: Store) -> pd.DataFrame:
     """The rows of all units, sorted, with failures as rows."""
     versions = "; ".join(f"{name} {_version(name)}" for name in RECORDED)
     rows = []
-    for unit in graph.units:
+    for unit in [*graph.units, *graph.streams]:
         for predict_id, score_id, test in unit.folds:
-            checkpoint = _checkpoint(graph.tasks[predict_id], store)
             common = {
                 **unit.row,
                 "isolation": "process",
-                "checkpoint": checkpoint[:16],
+                "checkpoint": _checkpoint(graph.tasks[predict_id], store)[:16],
                 "prediction": predict_id.split("/")[1],
                 "versions": versions,
             }
-            rows += [{**common, **score} for score in _fold_rows(unit, store, predict_id, score_id, test)]
+            scores = _fold_rows(unit, store, graph.tasks[score_id], predict_id.split("/")[1], test)
+            if unit.positions is not None:
+                scores = [{**score, "position": unit.positions[score["case"]]} for score in scores]
+            rows += [{**common, **score} for score in scores]
     table = pd.DataFrame(rows, columns=COLUMNS)
+    table = table.astype({"stream": object, "stream_order": object, "order_seed": "Int64", "position": "Int64"})
     keys = ["scenario", "target", "backbone", "budget", "method", "seed", "draw", "case", "structure", "metric"]
-    return table.sort_values(keys, kind="stable", ignore_index=True)
+    return table.sort_values([*keys, "stream", "order_seed"], kind="stable", ignore_index=True, na_position="first")
 
 
-def _fold_rows(unit: Unit, store: Store, predict_id: str, score_id: str, test: Any) -> list[dict[str, Any]]:
-    kind, key = score_id.split("/")
-    if store.done(kind, key):
-        return store.record(kind, key)["rows"]
-    predict_key = predict_id.split("/")[1]
+def _fold_rows(unit: Unit, store: Store, score: Task, predict_key: str, test: Any) -> list[dict[str, Any]]:
+    if store.done(score.kind, score.key):
+        return store.record(score.kind, score.key)["rows"]
     structures = [(name, s.tolerance) for name, s in unit.scenario.structures.items()]
     if store.done("predict", predict_key):  # the scoring itself failed
-        failure = store.failure(kind, key) or {"cause": "scoring did not end"}
-        raise OutputError(failure["cause"].rstrip("."), where=score_id, remedy="run again")
+        failure = store.failure(score.kind, score.key) or {"cause": "scoring did not end"}
+        raise OutputError(failure["cause"].rstrip("."), where=score.id, remedy="run again")
     failure = store.failure("predict", predict_key) or {"cause": "the task did not run", "status": str(Status.FAILED)}
     entry = {"status": failure["status"], "detail": failure["cause"]}
-    cases = failure.get("cases") or dict.fromkeys(test.where(), entry)
-    return score_fold(store, {"cases": cases}, predict_key, test, structures)
+    names, donors = score.payload.get("names"), score.payload.get("donors")
+    cases = failure.get("cases") or {(names or {}).get(case, case): entry for case in test.where()}
+    return score_fold(store, {"cases": cases}, predict_key, test, structures, names=names, donors=donors)
 
 
 def _checkpoint(predict: Task, store: Store) -> str:
@@ -295,8 +330,10 @@ def read_rows(folder: Path) -> pd.DataFrame:
     path = folder / ROWS
     if not path.is_file():
         raise OutputError(f"no {ROWS} here", where=folder, remedy="give a folder that `shiftbench run` wrote")
-    text = dict.fromkeys(("method_version", "case", "patient", "bound", "detail"), str)
-    return pd.read_csv(path, dtype=text, low_memory=False)
+    text = dict.fromkeys(("method_version", "case", "patient", "bound", "detail", "stream", "stream_order"), str)
+    counts = dict.fromkeys(("order_seed", "position"), "Int64")
+    rows = pd.read_csv(path, dtype={**text, **counts}, low_memory=False)
+    return rows.reindex(columns=[*rows.columns, *(name for name in COLUMNS if name not in rows.columns)])
 
 
 __all__ = ["collect", "load_scenario", "read_rows", "run", "write_rows"]

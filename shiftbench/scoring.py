@@ -10,7 +10,6 @@ import numpy as np
 
 from shiftbench.domains import Part, about, load_reference, not_applicable
 from shiftbench.metrics import SCORERS, Score, score_case
-from shiftbench.rng import generator
 from shiftbench.store import Store
 from shiftbench.types import BETWEEN_PATIENTS, Status
 
@@ -107,26 +106,6 @@ def load_prediction(folder: Path, case: str) -> np.ndarray:
     """Predicted labels (*s), uint8."""
     with np.load(folder / f"{case}.npz", allow_pickle=False) as arrays:
         return arrays["labels"]
-
-
-def derangement(patients: Mapping[str, str], seed: int) -> dict[str, str]:
-    """Case to the case of another patient: patients in a seeded ring, each given a case of the next one.
-
-    Args:
-        patients: case to patient, at least two patients.
-        seed: of the domain.
-    """
-    own: dict[str, list[str]] = {}
-    for case in sorted(patients):
-        own.setdefault(patients[case], []).append(case)
-    names = sorted(own)
-    ring = [names[i] for i in generator(seed, "permuted references", names).permutation(len(names))]
-    following = dict(zip(ring, [*ring[1:], ring[0]], strict=True))
-    return {
-        case: own[following[patient]][i % len(own[following[patient]])]
-        for patient, cases in own.items()
-        for i, case in enumerate(cases)
-    }
 
 
 def between_patients(

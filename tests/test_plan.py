@@ -1,6 +1,8 @@
 """Keys: what fixes a number is in them, and nothing else."""
 
 import dataclasses
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +11,7 @@ from shiftbench import plan as planning
 from shiftbench.domains import LOADERS
 from shiftbench.errors import SpecError
 from shiftbench.graph import MethodCard, Options
-from shiftbench.shifts import OPERATORS
+from shiftbench.shifts import OPERATORS, LabelPolicy
 from shiftbench.spec import load_scenario
 from shiftbench.types import Track
 
@@ -151,3 +153,74 @@ def test_a_real_target_needs_a_data_set_of_its_own(tmp_path):
     scenario = load_scenario(write(tmp_path, TINY + '\n[[target]]\nname = "elsewhere"\nfamily = "real"\n'))
     with pytest.raises(SpecError, match="the real target 'elsewhere' is the source's own data set"):
         planning.plan([scenario], [ERM], Options(), "s")
+
+
+MOVED = '\n[[target]]\nname = "moved"\nfamily = "acquisition"\nacquisition = [{ operator = "gain", values = [2.0] }]\n'
+
+
+def references_of(scenario, target):
+    graph = planning.plan([scenario], [ERM], Options(), "s")
+    (unit,) = (u for u in graph.units if u.row["target"] == target)
+    test = unit.folds[0][2]
+    return test.references_keys(), [graph.tasks[f"references/{k}"].payload for k in test.references_keys()]
+
+
+def test_an_operator_that_moves_the_anatomy_moves_the_references_with_it(tmp_path, monkeypatch):
+    scenario = load_scenario(write(tmp_path, TINY + MOVED))
+    still, payloads = references_of(scenario, "moved")
+    assert still == references_of(scenario, "site-a")[0] and "steps" not in payloads[0]
+    moving = dataclasses.replace(OPERATORS["gain"], policy=LabelPolicy.CO_WARP)
+    monkeypatch.setitem(OPERATORS, "gain", moving)
+    moved, payloads = references_of(scenario, "moved")
+    assert moved != still and payloads[0]["steps"] == [{"operator": "gain", "value": 2.0, "occurrence": 0}]
+    assert payloads[0]["domain_seed"] == 0 and references_of(scenario, "noise:3")[0] == still
+    monkeypatch.setitem(OPERATORS, "gain", dataclasses.replace(moving, version=99))
+    assert references_of(scenario, "moved")[0] != moved
+    other = scenario.model_copy(update={"domain_seed": 1})
+    assert references_of(other, "moved")[1][0]["domain_seed"] == 1
+
+
+def test_the_noise_of_annotators_changes_references_alone(tmp_path):
+    scenario = changed(tmp_path, 'family = "control"', 'family = "control"\nannotator_noise_mm = 2.0')
+    graph = planning.plan([scenario], [ERM], Options(), "s")
+    folds = {u.row["target"]: u.folds[0] for u in graph.units}
+    assert folds["identity"][0] == folds["site-a"][0] and folds["identity"][1] != folds["site-a"][1]
+    keys, payloads = references_of(scenario, "identity")
+    assert payloads[0]["annotator_noise_mm"] == 2.0 and keys != references_of(scenario, "site-a")[0]
+
+
+def test_a_reselected_population_keeps_the_cases_that_the_rule_names(tmp_path, monkeypatch):
+    seen = []
+
+    def reselect(cases, rule, rng):
+        seen.append((rule, float(rng.random())))
+        return [case.case_id for case in cases][:1] * 2
+
+    monkeypatch.setitem(sys.modules, "shiftbench.shifts.reselect", SimpleNamespace(reselect=reselect))
+    old = 'population = [{ operator = "lesion_load", levels = [4] }]'
+    step = 'population = [{ operator = "reselect", attribute = "sex", favour = "f", levels = [2, 4] }]'
+    graph = planning.plan([changed(tmp_path, old, step)], [ERM], Options(), "s")
+    units = {u.row["target"]: u for u in graph.units}
+    own, source = units["load:4"].folds[0][2], units["site-a"].folds[0][2]
+    (case,) = own.where()
+    assert case in source.where() and len(source.where()) == 2
+    assert [rule for rule, _ in seen][1::2] == [{"attribute": "sex", "favour": "f", "level": level} for level in (2, 4)]
+    assert seen[1][1] == seen[3][1] != seen[0][1]  # levels share their draws, adapt and test do not
+    row = units["load:4"].row
+    assert (row["operator"], row["level"], row["family"]) == ("reselect", 4, "population")
+    monkeypatch.setattr(sys.modules["shiftbench.shifts.reselect"], "reselect", lambda *_: [])
+    with pytest.raises(SpecError, match="the selection by 'sex' keeps no case"):
+        planning.plan([changed(tmp_path, old, step)], [ERM], Options(), "s")
+
+
+def test_every_target_has_a_shift_card_that_depends_on_data_alone(tiny, tmp_path):
+    graph = planning.plan([tiny], [ERM], Options(), "s")
+    assert set(graph.cards) == {("tiny", name) for name in ("identity", "noise:3", "noise:5", "hilum-in", "load")}
+    many = planning.plan([tiny], [ERM, card("pred_bn", Track.TTA)], Options(seeds=(0, 1)), "s")
+    assert many.cards == graph.cards
+    other = changed(tmp_path, 'protocol = { hilum = "included" }', "protocol = { margin_mm = 9.0 }")
+    after = planning.plan([other], [ERM], Options(), "s").cards
+    assert {name for (_, name), task in graph.cards.items() if after["tiny", name] != task} == {"hilum-in"}
+    task = graph.tasks[graph.cards["tiny", "hilum-in"]]
+    redrawn, own = (task.payload[name][0] for name in ("redrawn", "target"))
+    assert redrawn[:2] == own[:2] and redrawn[2] != own[2] and redrawn[2] == task.payload["source"][0][2]

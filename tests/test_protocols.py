@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 
 from shiftbench.errors import SpecError
 from shiftbench.shifts import PROTOCOLS
-from shiftbench.shifts.protocol import check_protocol, reference, without_small
+from shiftbench.shifts.effects import protocol_effects
+from shiftbench.shifts.protocol import check_protocol, reference
+from shiftbench.shifts.regions import without_small
 
 FINE = ("outside", "body", "liver", "hilum", "vessel", "tumour", "kidney")
 MEMBERS = {"liver": ("liver", "tumour"), "tumour": ("tumour",), "kidney": ("kidney",)}
 OPTIONAL = {"hilum": ("liver", "hilum"), "vessel": ("liver", "vessels")}
+RULES_IN_USE = {"hilum", "vessels"}
 STRUCTURES = ("liver", "tumour", "kidney")
 LIVER, TUMOUR, KIDNEY = 1, 2, 3
 SPACING = (2.0, 1.0, 1.0)
@@ -74,19 +77,28 @@ def test_a_sub_structure_rule_changes_its_own_voxels_and_no_other(rule, label):
 def test_the_defaults_are_those_of_the_table():
     default = {name: rule.default for name, rule in PROTOCOLS.items()}
     assert check_protocol({}, OPTIONAL) == default
-    assert drawn({}).tobytes() == drawn(default).tobytes()
+    known = {name: value for name, value in default.items() if not PROTOCOLS[name].substructure or name in RULES_IN_USE}
+    assert len(known) > 25 and drawn({}).tobytes() == drawn(known).tobytes()
 
 
-@pytest.mark.parametrize(("margin", "agreement"), [(1.0, 0.86), (2.0, 0.73), (5.0, 0.46)])
-def test_a_margin_on_a_ball_of_10_mm_costs_what_geometry_says(margin, agreement):
-    n = 80
-    grid = np.meshgrid(*(np.arange(n) * 0.5 - 19.75,) * 3, indexing="ij")
-    fine = np.where(sum(g**2 for g in grid) < 100, 6, 1).astype(np.int16)
-    plain, moved = (
-        drawn({"margin_mm": m}, structures=("kidney",), spacing=(0.5,) * 3, labels=(fine, None)) == 1
-        for m in (0.0, margin)
+BALLS = {5: (0.73, 0.53, 0.22), 10: (0.86, 0.73, 0.46), 20: (0.93, 0.86, 0.68), 40: (0.96, 0.93, 0.83)}  # +1, +2, +5 mm
+
+
+@pytest.mark.parametrize("radius", BALLS)
+def test_a_margin_on_a_ball_costs_what_geometry_says(radius):
+    side = 0.5  # an eighth of the ball: the edge of the image is no surface
+    grid = np.meshgrid(*((np.arange(int((radius + 7) / side)) + 0.5) * side,) * 3, indexing="ij", sparse=True)
+    fine = np.where(sum(g**2 for g in grid) < radius**2, 6, 1).astype(np.int16)
+    plain, *moved = (
+        drawn({"margin_mm": m}, structures=("kidney",), spacing=(side,) * 3, labels=(fine, None))
+        for m in (0.0, 1.0, 2.0, 5.0)
     )
-    assert dsc(plain, moved) == pytest.approx(agreement, abs=0.012)
+    for out, margin, agreement in zip(moved, (1, 2, 5), BALLS[radius], strict=True):
+        effect = protocol_effects(plain, out, ("kidney",), (side,) * 3)["kidney"]
+        assert effect["agreement"] == pytest.approx(agreement, abs=0.02)
+        assert effect["volume_change_percent"] == pytest.approx(100 * ((1 + margin / radius) ** 3 - 1), rel=0.08)
+        assert effect["shift_mean_mm"] == pytest.approx(margin, abs=side / 2)
+        assert margin - side / 2 < effect["shift_p95_mm"] < margin + side
 
 
 def test_a_margin_is_in_mm_along_every_axis():
@@ -100,7 +112,10 @@ def test_a_margin_is_in_mm_along_every_axis():
 
 def test_a_growing_margin_overwrites_no_neighbour_and_a_shrinking_one_opens_gaps():
     plain, grown, shrunk = (drawn({"margin_mm": m}) for m in (0.0, 3.0, -3.0))
-    assert (grown[plain > 0] == plain[plain > 0]).all() and (grown > 0).sum() > (plain > 0).sum()
+    kept = grown == plain
+    assert kept[plain == KIDNEY].all() and (grown > 0).sum() > (plain > 0).sum()
+    assert (grown[(plain == LIVER) & ~kept] == TUMOUR).all()  # a lesion grows within its organ
+    assert (grown == TUMOUR).sum() > 1.5 * (plain == TUMOUR).sum()
     assert ((shrunk == LIVER) & (plain == 0)).sum() == 0
     assert (shrunk == KIDNEY).sum() < (plain == KIDNEY).sum()
     lost = (plain == TUMOUR) & (shrunk != TUMOUR)
@@ -156,20 +171,51 @@ def test_smoothing_is_in_plane_and_keeps_neighbours_together():
     assert (out[2, 20, 19], out[2, 20, 20]) == (LIVER, KIDNEY)
 
 
-@pytest.mark.parametrize("name", [name for name, rule in PROTOCOLS.items() if rule.levels])
-def test_agreement_falls_with_every_level(name):
-    rule = PROTOCOLS[name]
-    assert rule.version >= 1 and rule.unit and rule.reference and len(rule.levels) == 5
+AFFINE = np.array([[0, 0, 1.0, 0], [0, 1.0, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]])  # superior, anterior, right
+ORDERED = [
+    name for name, rule in PROTOCOLS.items() if rule.levels and not rule.option_of and "lesion_map" not in rule.requires
+]
+
+
+def crowded():
+    """The abdomen with lesions of 2 to 80 mm3, some of them close together, a ragged kidney and a hole in it."""
     fine, instances = abdomen()
-    rng = np.random.default_rng(0)
-    for i, size in enumerate((1, 2, 6, 20, 40), start=3):  # lesions of 2 to 80 mm3
+    for i, size in enumerate((1, 2, 6, 20, 40), start=3):
         z, y = 5 + i, 26 + i % 3
         free = np.argwhere((fine[z, y] == 2) & (instances[z, y] == 0))[:, 0][:size]
         fine[z, y, free], instances[z, y, free] = 5, i
-    noisy = np.where((fine == 6) & (rng.random(fine.shape) < 0.2), 1, fine)
-    plain = drawn({}, labels=(noisy, instances))
-    changed = [(drawn({name: level}, labels=(noisy, instances)) != plain).sum() for level in (0.0, *rule.levels)]
-    assert changed[0] == 0 and changed == sorted(changed) and changed[-1] > changed[1]
+    fine[(fine == 6) & (np.random.default_rng(0).random(fine.shape) < 0.2)] = 1
+    return fine, instances
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_every_level_changes_the_reference_and_severities_are_ordered(name):
+    rule = PROTOCOLS[name]
+    assert rule.version >= 1 and rule.unit and rule.reference and len(rule.levels) == 5
+    assert all(rule.range[0] <= level <= rule.range[1] for level in rule.levels)
+    plain = drawn({}, labels=crowded(), things=("tumour",))
+    outs = [
+        drawn({name: level}, labels=crowded(), things=("tumour",), affine=AFFINE)
+        for level in (rule.default, *rule.levels)
+    ]
+    changed = [int((out != plain).sum()) for out in outs]
+    assert changed[0] == 0 and max(changed) > 0
+    if rule.monotone:
+        slack = 0.01 * (plain > 0).sum()  # closings with two balls are nested but for single voxels
+        assert all(after >= before - slack for before, after in zip(changed[:-1], changed[1:], strict=True))
+        assert changed[-1] > changed[1]
+
+
+@pytest.mark.parametrize("name", [n for n, rule in PROTOCOLS.items() if rule.choices and not rule.substructure])
+def test_every_choice_gives_a_reference_of_its_own(name):
+    rule = PROTOCOLS[name]
+    base = {"margin_plane": {"margin_mm": 5.0}, "slice_interpolation": {"slice_every": 4.0}}.get(name, {})
+    fine, instances = crowded()
+    fine[8, 20:23, 40:43] = 1  # closed in its slice only
+    outs = [drawn({**base, name: c}, labels=(fine, instances), things=("tumour",), affine=AFFINE) for c in rule.choices]
+    different = {out.tobytes() for out in outs}
+    tied = {"order": 2, "laterality": 3, "lesion_in_organ": 2}  # no cyst, tumours painted over their organ; one kidney
+    assert len(different) == tied.get(name, len(rule.choices)) and rule.choices[0] == rule.default
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -202,13 +248,30 @@ def test_a_reference_is_deterministic_and_its_input_left_alone(hilum, vessels, m
     assert (fine.tobytes(), instances.tobytes()) == before
 
 
-def test_rules_on_membership_and_size_are_idempotent():
-    fine, instances = abdomen()
-    for protocol in ({"hilum": "included"}, {"vessels": "excluded"}, {"min_lesion_mm3": 125.0}):
-        once = drawn(protocol)
+IDEMPOTENT = [
+    name
+    for name, rule in PROTOCOLS.items()
+    if rule.idempotent
+    and (rule.levels or rule.scope != "dataset" or name == "order")
+    and not (rule.option_of or rule.substructure or rule.about or "lesion_map" in rule.requires)
+]
+
+
+@pytest.mark.parametrize("name", IDEMPOTENT)
+def test_a_rule_that_says_so_is_idempotent(name):
+    rule = PROTOCOLS[name]
+    for value in rule.choices or rule.levels:
+        once = drawn({name: value}, labels=crowded(), things=("tumour",), affine=AFFINE)
         back = np.array([1, 2, 5, 6], np.int16)[once]
-        kept = np.where(once == TUMOUR, instances, 0)
-        again = drawn(protocol, labels=(back, kept))
+        kept = np.where(once == TUMOUR, crowded()[1], 0)
+        again = drawn({name: value}, labels=(back, kept), things=("tumour",), affine=AFFINE)
+        assert again.tobytes() == once.tobytes()
+
+
+def test_rules_on_membership_are_idempotent():
+    for protocol in ({"hilum": "included"}, {"vessels": "excluded"}, {"min_vessel_mm": 2.0}):
+        once = drawn(protocol)
+        again = drawn(protocol, labels=(np.array([1, 2, 5, 6], np.int16)[once], None))
         assert again.tobytes() == once.tobytes()
 
 

@@ -77,3 +77,55 @@ def test_quick_holds_every_family():
         count[str(target.family)] = count.get(str(target.family), 0) + 1
     assert count["control"] >= 1 and count["acquisition"] >= 3 and count["annotation"] >= 2
     assert count["population"] >= 1 and count["combined"] >= 1
+
+
+CONTROL = 'family = "control"'
+FACTORIAL = "\n[factorial]\n"
+SELECT = 'population = [{ operator = "reselect", attribute = "age", levels = [1, 2] }]'
+
+
+def test_keys_that_came_later_change_no_digest_of_a_scenario_without_them(tmp_path):
+    digest = load_scenario(write(tmp_path)).digest()
+    assert digest == "ad684b44cac02350352089ca6bea5266d8b467b56608393b998a18b63dc49058"
+    assert (
+        load_scenario(write(tmp_path, TINY.replace(CONTROL, CONTROL + "\nannotator_noise_mm = 1.0"))).digest() != digest
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (CONTROL, CONTROL + '\ncontrol = "permuted"', ["'permuted_references' or 'renoise'"]),
+        (CONTROL, CONTROL + "\nannotator_noise_mm = 0", ["greater than 0"]),
+        ('family = "annotation"', 'family = "annotation"\nannotator_noise_mm = 1.0', ["write family = 'control'"]),
+        ('family = "annotation"', 'family = "annotation"\ncontrol = "renoise"', ["write family = 'control'"]),
+        (CONTROL, CONTROL + '\ncontrol = "renoise"\nprotocol = { margin_mm = 1.0 }', ["takes the source as it is"]),
+        ('name = "identity"', 'name = "this+that"', ["'this+that' has a '+'"]),
+        ("levels = [4]", "between = [2, 4]", ["add sealed = true"]),
+        ("levels = [4]", "between = [4, 2]", ["is no range"]),
+        ("levels = [4]", "between = [2, 9]", ["less than or equal to 5"]),
+        ("levels = [4]", "levels = [4], between = [2, 4]", ["either levels (0-5) or values"]),
+        ("version = 1", "version = 1\nsealed = true", ["no target gives a range"]),
+        ("levels = [4]", 'levels = [4], attribute = "age"', ["'attribute' belongs to the operator 'reselect' alone"]),
+        ('"lesion_load", levels', '"reselect", levels', ["needs an attribute"]),
+        ('"lesion_load", levels', '"reselect", attribute = "age", values', ["levels (0-5) or strength"]),
+        ('"rician_noise", levels', '"reselect", attribute = "age", levels', ["move it to population"]),
+    ],
+)
+def test_a_mistake_in_controls_ranges_and_selections_is_one_sentence(tmp_path, old, new, words):
+    text = refused(tmp_path, old, new)
+    for word in words:
+        assert word in text
+
+
+def test_a_selection_expands_by_level_and_keeps_its_attribute(tmp_path):
+    text = TINY.replace('population = [{ operator = "lesion_load", levels = [4] }]', SELECT)
+    targets = load_scenario(write(tmp_path, text)).targets()[-2:]
+    assert [t.name for t in targets] == ["load:1", "load:2"]
+    assert [(t.selection.attribute, t.selection.levels) for t in targets] == [("age", (1,)), ("age", (2,))]
+
+
+def test_the_renoise_control_is_an_acquisition_step(tmp_path):
+    scenario = load_scenario(write(tmp_path, TINY.replace(CONTROL, CONTROL + '\ncontrol = "renoise"')))
+    (step,) = scenario.targets()[0].acquisition
+    assert (step.operator, step.values) == ("renoise", (1.0,))

@@ -12,9 +12,9 @@ from skimage.registration import phase_cross_correlation
 
 from shiftbench.errors import NotApplicable, OperatorError
 from shiftbench.shifts import OPERATORS, LabelPolicy, apply, value_at
-from shiftbench.shifts.acquisition import shifted
 from shiftbench.shifts.operator import Operator
 from shiftbench.shifts.scan import Scan
+from shiftbench.shifts.steps import shifted
 from shiftbench.types import Family
 
 SEED = 11

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from shiftbench.data.catalogue import LOADERS
-from shiftbench.materialise import TissueMaps
+from shiftbench.materialise import maps_of
 from shiftbench.shifts.acquisition import acquire
 from shiftbench.shifts.operator import Operator
 from shiftbench.shifts.settings import Step, check_acquisition
@@ -95,14 +95,14 @@ def _case(chosen: ReferenceSet, index: int) -> Anatomy:
 
 
 def _rendered(chosen: ReferenceSet, anatomy: Anatomy, table: Mapping[str, Any]) -> np.ndarray:
-    return acquire(anatomy, TissueMaps, table, [], key=(SEED, chosen.name, anatomy.case_id))[0]
+    return acquire(anatomy, maps_of, table, [], key=(SEED, chosen.name, anatomy.case_id))[0]
 
 
 def _acquired(
     chosen: ReferenceSet, index: int, table: Mapping[str, Any], steps: list[Step]
 ) -> tuple[np.ndarray, dict[str, float]]:
     anatomy = chosen.case(index)
-    maps = None if chosen.real else TissueMaps
+    maps = None if chosen.real else maps_of
     return acquire(anatomy, maps, table, steps, key=(SEED, chosen.name, anatomy.case_id))
 
 

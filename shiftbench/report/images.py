@@ -62,6 +62,15 @@ def draw_image(
         _scale_bar(axes, image, spacing)
 
 
+def draw_difference(axes: Axes, change: np.ndarray, spacing: Spacing, window: tuple[float, float]) -> None:
+    """Shows `change` (h, w), or (h, w, 3) by its mean, in blue (darker) and red, full at a quarter of `window`."""
+    row, column = spacing or (1.0, 1.0)
+    full = (window[1] - window[0]) / 4
+    flat = change.mean(axis=2) if change.ndim == 3 else change
+    axes.imshow(flat, cmap="RdBu_r", vmin=-full, vmax=full, aspect=row / column, interpolation="nearest")
+    axes.set_axis_off()
+
+
 def _scale_bar(axes: Axes, image: np.ndarray, spacing: Spacing) -> None:
     """A bar of a round length, about a quarter of the picture, with its unit."""
     height, width = image.shape[:2]

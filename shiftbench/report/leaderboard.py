@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ from shiftbench.report.terminal import print_leaderboard
 from shiftbench.report.words import UNCOMPARABLE
 from shiftbench.robustness.constants import SOURCE_ONLY
 from shiftbench.robustness.headline import LABELLED_TRACKS, OVERALL, UNRANKED_FAMILIES
-from shiftbench.types import FAILURES, Family, Status, Track
+from shiftbench.robustness.streams import outside_streams
+from shiftbench.types import BETWEEN_PATIENTS, FAILURES, Family, Status, Track
 
 __all__ = ["COLUMNS", "leaderboard", "markdown", "print_leaderboard", "read_csv", "write_csv", "write_markdown"]
 
@@ -76,6 +78,8 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     (`negative_cases`), `false_positives` count every prediction once. A method that is not applicable on any target has
     one row, without a score and with the reason as its `note`.
 
+    Rows of streams, and what the impossible control is compared with, have tables of their own (`report.sections`).
+
     Args:
         rows: the columns of `shiftbench.types.Row`.
 
@@ -84,6 +88,8 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if rows.empty:
         raise OutputError("there are no rows to rank", remedy="run at least one scenario first")
+    rows = outside_streams(rows)
+    rows = rows[rows["metric"] != BETWEEN_PATIENTS]
     kinds = {"k": float, "level": float, "operator": object}  # all empty in a run without operators
     rows = rows.astype(kinds)
     targets = (
@@ -276,15 +282,15 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     return table.assign(note=table["note"].fillna(""))
 
 
-def write_markdown(
-    table: pd.DataFrame, path: str | Path, *, title: str = "Leaderboard", agreement: pd.DataFrame | None = None
-) -> Path:
-    """Writes the leaderboard as Markdown, one section per track, backbone and budget (see `tables.markdown`).
+def write_markdown(table: pd.DataFrame, path: str | Path, **parts: Any) -> Path:
+    """Writes the leaderboard as Markdown, one section per track, backbone and budget.
+
+    `parts` are title, agreement and sections of `tables.markdown`.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    return _write(path, markdown(table, title=title, agreement=agreement))
+    return _write(path, markdown(table, **parts))
 
 
 def _write(path: str | Path, text: str) -> Path:

@@ -25,6 +25,7 @@ class Cell:
         spacing: size of a pixel (row, column) in mm; None where the image has none.
         caption: what the shift achieved, printed beneath; may have several lines.
         reason: why there is no image.
+        difference: the image is a difference, shown in blue and red.
     """
 
     image: np.ndarray | None
@@ -32,6 +33,7 @@ class Cell:
     spacing: Spacing = None
     caption: str = ""
     reason: str = ""
+    difference: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,13 @@ def _height(cell: Cell) -> float:
 
 def _windows(cells: Sequence[Sequence[Cell]], window: str) -> list[tuple[float, float]]:
     lines = cells if window == "row" else list(zip(*cells, strict=True))
-    first = [next((cell.image for cell in line if cell.image is not None), None) for line in lines]
+    first = [
+        next((cell.image for cell in line if cell.image is not None and not cell.difference), None) for line in lines
+    ]
+    known = next((image for image in first if image is not None), None)
+    first = [
+        image if image is not None else known for image in first
+    ]  # a difference is shown on the scale of the image
     return [(0.0, 1.0) if image is None else images.grey_window(image) for image in first]
 
 
@@ -138,6 +146,8 @@ def _same_grid(one: Cell, other: Cell) -> bool:
 def _draw_cell(axes: Axes, cell: Cell, window: tuple[float, float], inches: float, *, scale: bool) -> None:
     if cell.image is None:
         _draw_reason(axes, "not applicable" + (f": {cell.reason}" if cell.reason else ""), inches)
+    elif cell.difference:
+        images.draw_difference(axes, cell.image, cell.spacing, window)
     else:
         images.draw_image(axes, cell.image, cell.spacing, window, scale=scale)
         for number, (_, mask) in enumerate(cell.references):

@@ -16,10 +16,24 @@ from shiftbench.materialise import acquired, drawn
 from shiftbench.report.planes import picture, pixel, plane, richest
 from shiftbench.report.sheet import Cell, contact_sheet
 from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
+from shiftbench.shifts.acquisition import moved_labels
 from shiftbench.spec import Scenario, Step, Target
 from shiftbench.types import Dataset, Family
 
-SHOWN = ("snr", "inu_percent", "nrmse", "edge_fwhm_mm")  # measured quantities that a caption may hold, at most two
+# endings of the names of measured quantities -> the unit that they stand for
+UNITS = {
+    "_percent": "%",
+    "_mm": "mm",
+    "_ms": "ms",
+    "_deg": "degrees",
+    "_hu": "HU",
+    "_hz": "Hz",
+    "_t": "T",
+    "_px": "px",
+    "_kvp": "kVp",
+    "_mmol": "mM",
+    "_bits": "bits",
+}
 
 
 def severities(scenario: Scenario, shift: str, options: Options, *, patients: int = 3, wide: bool = False) -> Figure:
@@ -38,7 +52,9 @@ def severities(scenario: Scenario, shift: str, options: Options, *, patients: in
     title = f"{shift.replace('_', ' ')}: {entry.parameter}"
     subtitle = f"{scenario.dataset}, source '{scenario.source[0].name}'"
     labels = [label for label, _ in settings]
-    return _sheet(scenario, [t for _, t in settings], labels, options, patients, title, subtitle, wide=wide)
+    coronal = shift in OPERATORS and "volume" in OPERATORS[shift].requires  # slices are seen from the side
+    targets = [t for _, t in settings]
+    return _sheet(scenario, targets, labels, options, patients, title, subtitle, wide=wide, coronal=coronal)
 
 
 def _operator_settings(name: str) -> list[tuple[str, Target | None]]:
@@ -81,14 +97,18 @@ def _sheet(
     subtitle: str,
     *,
     wide: bool,
+    coronal: bool = False,
 ) -> Figure:
     source = scenario.source[0]
     dataset = dataset_ref(scenario, source.dataset or scenario.dataset, options.folders, options.roots).open()
     chosen = list({info.patient_id: info.case_id for info in dataset.cases()}.values())[:patients]
-    at = [richest(dataset.anatomy(case, dict(source.population)).fine) for case in chosen]
+    at = [richest(dataset.anatomy(case, dict(source.population)).fine, coronal=coronal) for case in chosen]
     rows = [
-        [_cell(scenario, dataset, case, z, target) for case, z in zip(chosen, at, strict=True)] for target in targets
+        [_cell(scenario, dataset, case, z, target, coronal) for case, z in zip(chosen, at, strict=True)]
+        for target in targets
     ]
+    chosen = [*chosen, f"{chosen[0]}: change"]
+    rows = [[*row, _difference(row[0], rows[0][0])] for row in rows]
     structures = list(scenario.structures)
     if wide:
         columns = [list(column) for column in zip(*rows, strict=True)]
@@ -98,31 +118,46 @@ def _sheet(
     return contact_sheet(rows, title, subtitle, row_labels=labels, column_labels=chosen, structures=structures)
 
 
-def _cell(scenario: Scenario, dataset: Dataset, case: str, z: int, target: Target | None) -> Cell:
+def _difference(cell: Cell, first: Cell) -> Cell:
+    """What changed against the first image of the same patient, in blue (darker) and red (brighter)."""
+    if cell.image is None or first.image is None:
+        return Cell(None, reason="no image to compare")
+    return Cell(cell.image - first.image, spacing=cell.spacing, difference=True)
+
+
+def _cell(scenario: Scenario, dataset: Dataset, case: str, at: int, target: Target | None, coronal: bool) -> Cell:
     source = scenario.source[0]
     anatomy = dataset.anatomy(case, population_of(source, target))
     acquisition = source_acquisition(source, dataset, scenario.name)
+    steps = acquisition_steps(target)
     try:
-        image, measured = acquired(
-            anatomy, dataset.digest, acquisition, acquisition_steps(target), scenario.domain_seed
-        )
+        image, measured = acquired(anatomy, dataset.digest, acquisition, steps, scenario.domain_seed)
     except NotApplicable as reason:
         return Cell(None, reason=str(reason))
     structures = list(scenario.structures)
     protocols = [source.protocol] + ([{**source.protocol, **target.protocol}] if target and target.protocol else [])
-    drawings = [drawn(anatomy, dataset, structures, protocol) for protocol in protocols]
+    moved = moved_labels(anatomy, steps, key=(scenario.domain_seed, dataset.digest, case))
+    drawings = [drawn(moved, dataset, structures, protocol) for protocol in protocols]
     names = ("reference", "under this protocol")
-    references = [(name, plane(masks, z, anatomy.geometry)) for name, masks in zip(names, drawings, strict=False)]
-    spacing = anatomy.geometry.spacing
-    return Cell(picture(image, z, anatomy.geometry), references, pixel(spacing), _caption(measured))
+    geometry = anatomy.geometry
+    references = [
+        (name, plane(masks, at, geometry, coronal=coronal)) for name, masks in zip(names, drawings, strict=False)
+    ]
+    size = pixel(geometry.spacing, coronal=coronal)
+    return Cell(picture(image, at, geometry, coronal=coronal), references, size, _caption(measured, target))
 
 
-def _caption(measured: Mapping[str, Any]) -> str:
-    words = {
-        "snr": "SNR {:.1f}",
-        "inu_percent": "non-uniformity {:.0f} %",
-        "nrmse": "change {:.1%}",
-        "edge_fwhm_mm": "edge {:.1f} mm",
-    }
-    known = [words[name].format(measured[name]) for name in SHOWN if name in measured and np.isfinite(measured[name])]
+def _caption(measured: Mapping[str, Any], target: Target | None) -> str:
+    """The measured effect of the target's steps, and the SNR where the scanner's noise was added."""
+    wanted = [OPERATORS[step.operator].achieved for step in target.acquisition] if target else []
+    wanted += [name for name in ("snr",) if name not in wanted]
+    known = [_words(name, measured[name]) for name in wanted if name in measured and np.isfinite(measured[name])]
     return ", ".join(known[:2])
+
+
+def _words(quantity: str, value: float) -> str:
+    """A measured quantity in words: its name ends with its unit."""
+    for ending, unit in UNITS.items():
+        if quantity.endswith(ending):
+            return f"{quantity.removesuffix(ending).replace('_', ' ')} {value:.3g} {unit}".strip()
+    return f"{quantity.replace('_', ' ')} {value:.3g}"

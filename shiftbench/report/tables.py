@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from shiftbench.report.sections import Section
 from shiftbench.report.words import DASH, FAMILY_NAMES, READING, TRACK_NAMES, UNCOMPARABLE
 from shiftbench.robustness.constants import ORACLE, SOURCE_ONLY
 from shiftbench.robustness.headline import LABELLED_TRACKS
@@ -162,16 +163,24 @@ def unranked(board: Board) -> list[tuple[str, str]]:
     return sorted((row.label, row.note.removeprefix("not ranked: ")) for row in seen)
 
 
-def markdown(table: pd.DataFrame, *, title: str = "Leaderboard", agreement: pd.DataFrame | None = None) -> str:
-    """The leaderboard as Markdown: how to read it, then one section per track, backbone and budget.
+def markdown(
+    table: pd.DataFrame,
+    *,
+    title: str = "Leaderboard",
+    agreement: pd.DataFrame | None = None,
+    sections: Sequence[Section] = (),
+) -> str:
+    """The leaderboard as Markdown: how to read it, one section per track, backbone and budget, then the others.
 
     Args:
         table: see `leaderboard.leaderboard`.
         title: heading of the page.
         agreement: of the label protocols (see `shiftbench.agreement`), shown beside the scores of the targets.
+        sections: see `shiftbench.report.sections`; an alarm among them stands above everything else.
     """
     agreements = _agreements(agreement)
-    parts = [f"# {title}", "## How to read it", READING.rstrip()]
+    alarms = [f"> **{section.alarm}**" for section in sections if section.alarm]
+    parts = [f"# {title}", *alarms, "## How to read it", READING.rstrip()]
     for board in boards(table):
         parts += [f"## {board.name}", design(board)]
         if len(board.lines):
@@ -181,6 +190,9 @@ def markdown(table: pd.DataFrame, *, title: str = "Leaderboard", agreement: pd.D
             parts.append("Not ranked:\n\n" + "\n".join(f"- `{name}`: {reason}" for name, reason in reasons))
         if len(board.lines):
             parts += ["### Each target: DSC with its 95 % interval, and drop", _markdown_targets(board, agreements)]
+    for section in sections:
+        body = [list(line) for line in section.body]
+        parts += [f"## {section.title}", section.words, _grid(list(section.head), body, section.left)]
     return "\n\n".join(parts) + "\n"
 
 

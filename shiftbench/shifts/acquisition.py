@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,25 +12,23 @@ import torch
 from torch import Tensor
 
 from shiftbench.errors import OperatorError
-from shiftbench.rng import generator
 from shiftbench.shifts import ct, ct_image, intensity, measure, mr, parameters
-from shiftbench.shifts.operator import LabelPolicy, Operator, resolve
-from shiftbench.shifts.operators import NOISE_STAGE, check_value, find
-from shiftbench.shifts.scan import Scan, body_mask, channels_first, check_image
+from shiftbench.shifts.mr_spin import fse_psf
+from shiftbench.shifts.operator import LabelPolicy, resolve
+from shiftbench.shifts.operators import NOISE_STAGE, find
+from shiftbench.shifts.scan import Scan, body_mask, check_image
 from shiftbench.shifts.settings import Step, check_acquisition
 from shiftbench.shifts.signal import Signal
+from shiftbench.shifts.steps import Key, Ordered, draws, in_order, run
 from shiftbench.shifts.warps import pull
 from shiftbench.types import Anatomy
 
 Maps = Mapping[str, Tensor]
 MapsOf = Callable[[Anatomy, Mapping[str, Any]], Maps]  # tissue maps of a phantom under an acquisition
-Key = tuple[int, str, str]  # domain seed, digest of the dataset, case
-Ordered = list[tuple[Operator, Step]]
 
 REFERENCE_SIGNAL = 400.0  # of the reference tissue at the nominal acquisition, in the arbitrary units of MR
-HU_SEEN = -500.0  # an "MR" image with such values is CT
 # key of an acquisition table -> the operator that carries it out, at the value of that key
-CARRIED_OUT_BY = {"pixel_mm": "in_plane_resolution", "filter_gain": "vendor_filter", "gain": "gain"}
+CARRIED_OUT_BY = {"filter_gain": "vendor_filter", "gain": "gain", "offset_hu": "ct_calibration"}
 THICKNESS = {"mr": "slice_thickness", "ct": "ct_slice_thickness"}
 
 
@@ -72,22 +71,10 @@ def acquire(
     """
     ordered = in_order(steps)
     if maps is None or anatomy.image is not None:
-        scan, measured = _run(_real_scan(anatomy, ordered, device), ordered, key)
+        scan, measured = run(_real_scan(anatomy, ordered, device), ordered, key)
     else:
         scan, measured = _phantom(anatomy, maps, acquisition, ordered, key, device)
     return scan.exported().cpu().numpy().astype(np.float32, copy=False), measured
-
-
-def in_order(steps: Sequence[Step]) -> Ordered:
-    """Operators and steps in the physical order of an acquisition.
-
-    Raises:
-        OperatorError: an unknown operator, or a value out of its range.
-    """
-    ordered = sorted(((find(s.operator), s) for s in steps), key=lambda pair: pair[0].stage)
-    for operator, step in ordered:
-        check_value(operator, step.value)
-    return ordered
 
 
 def moved_labels(anatomy: Anatomy, steps: Sequence[Step], *, key: Key) -> Anatomy:
@@ -101,99 +88,11 @@ def moved_labels(anatomy: Anatomy, steps: Sequence[Step], *, key: Key) -> Anatom
     spacing = anatomy.geometry.spacing_or_pixels(anatomy.fine.ndim)
     for operator, step in moving:
         assert operator.displacement is not None
-        rng = _generator(key, operator.name, operator.version, step.occurrence)
+        rng = draws(key, operator.name, operator.version, step.occurrence)
         field = resolve(operator.displacement)(anatomy.fine.shape, spacing, body, step.value, rng)
         stack = pull(stack, field, spacing, mode="nearest")
     moved = stack.round().numpy().astype(anatomy.fine.dtype)
     return replace(anatomy, fine=moved[0], instances=moved[1] if len(labels) > 1 else None)
-
-
-def apply_to_array(
-    operator: Operator,
-    value: float | None,
-    image: Any,
-    *,
-    spacing: tuple[float, ...] | None,
-    key: Key,
-    modality: str,
-) -> Any:
-    """One operator on an array or tensor, (*s) or (c, *s); `value` None gives a copy (see `operators.apply`)."""
-    tensor = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
-    has_channels = channels_first(tensor.shape, spacing, modality)
-    raw = tensor.detach().to(torch.float32)
-    scan = Scan(raw if has_channels else raw[None], spacing, modality)
-    check_image(scan.image)
-    check_defined(operator, scan)
-    if value is None:
-        return image.clone() if isinstance(image, Tensor) else np.array(image)
-    out = shifted(operator, value, scan, key).exported()
-    out = out if has_channels else out[0]
-    dtype = tensor.dtype if tensor.dtype.is_floating_point else torch.float32
-    out = out.to(tensor.device, dtype, copy=True)
-    return out if isinstance(image, Tensor) else out.numpy()
-
-
-def check_defined(operator: Operator, scan: Scan) -> None:
-    """Refuses what the operator is not defined for.
-
-    Raises:
-        OperatorError: the operator needs maps, another modality, a magnitude, HU, a spacing, a volume or channels.
-    """
-    name, needs = operator.name, operator.requires
-    if operator.kind == "parameter" or "maps" in needs:
-        raise OperatorError("it needs tissue maps, a scan has none", where=name, remedy="use a phantom dataset")
-    if scan.modality not in operator.modalities:
-        known = ", ".join(operator.modalities)
-        raise OperatorError(
-            f"it is not defined for modality '{scan.modality}'", where=name, remedy=f"use images of modality {known}"
-        )
-    if "volume" in needs and scan.ndim != 3:
-        raise OperatorError("a 2-D image has no slice axis", where=name, remedy="use a volume or another operator")
-    if "spacing" in needs and scan.spacing is None:
-        raise OperatorError(
-            "its value is in mm and the image has no spacing", where=name, remedy="give spacing_mm, one per axis"
-        )
-    if isinstance(scan.raw, Signal):
-        return  # not yet detected: its magnitude is not negative
-    least = float(scan.image.min())
-    if "ct" not in operator.modalities and least < HU_SEEN:
-        raise OperatorError("the image seems to be in HU", where=name, remedy="use an operator for CT")
-    if "hu" in needs and least > HU_SEEN:
-        raise OperatorError(
-            f"the smallest value is {least:g}, so the image is not in HU", where=name, remedy="convert it to HU first"
-        )
-    if "magnitude" in needs and least < 0:
-        raise OperatorError(
-            "the image has negative values, so it is no magnitude", where=name, remedy="apply it before normalisation"
-        )
-    if "channels" in needs and len(scan.image) < 2:
-        raise OperatorError("the image has one channel", where=name, remedy="use images of several channels")
-
-
-def shifted(operator: Operator, value: float, scan: Scan, key: Key, occurrence: int = 0) -> Scan:
-    """The scan after one image operator."""
-    rng = _generator(key, operator.name, operator.version, occurrence)
-    return resolve(operator.function)(scan, value, rng)
-
-
-def achieved(operator: Operator, value: float, before: Scan, after: Scan) -> dict[str, float]:
-    """What an image operator achieved, by the name of the quantity."""
-    return {operator.achieved: float(resolve(operator.measure)(before, after, value))}
-
-
-def _generator(key: Key, name: str, version: int = 1, occurrence: int = 0) -> np.random.Generator:
-    return generator(key[0], key[1], key[2], name, version, occurrence)
-
-
-def _run(scan: Scan, steps: Ordered, key: Key) -> tuple[Scan, dict[str, float]]:
-    """The scan after the steps in the given order, and what each achieved against the one before."""
-    measured: dict[str, float] = {}
-    for operator, step in steps:
-        check_defined(operator, scan)
-        after = shifted(operator, step.value, scan, key, step.occurrence)
-        measured |= achieved(operator, step.value, scan, after)
-        scan = after
-    return scan, measured
 
 
 def _body_of(anatomy: Anatomy) -> Tensor:
@@ -225,12 +124,12 @@ def _phantom(
     nominal = check_acquisition(acquisition, anatomy.case_id)
     table, measured = _settings(nominal, steps)
     scan = _noise_free(anatomy, maps, nominal, table, key, device)
-    imaging = _implied(nominal, table, steps, scan)
+    imaging = _implied(table, steps, scan)
     imaging += [pair for pair in steps if pair[0].kind == "image"]
     imaging.sort(key=lambda pair: pair[0].stage)
-    scan, before = _run(scan, [pair for pair in imaging if pair[0].stage < NOISE_STAGE], key)
+    scan, before = run(scan, [pair for pair in imaging if pair[0].stage < NOISE_STAGE], key)
     scan, noise = _with_scanner_noise(scan, table, key)
-    scan, after = _run(scan, [pair for pair in imaging if pair[0].stage >= NOISE_STAGE], key)
+    scan, after = run(scan, [pair for pair in imaging if pair[0].stage >= NOISE_STAGE], key)
     return scan, {**noise, **measured, **before, **after}
 
 
@@ -251,17 +150,16 @@ def _settings(nominal: Mapping[str, Any], steps: Ordered) -> tuple[dict[str, Any
     return table, measured
 
 
-def _implied(nominal: Mapping[str, Any], table: Mapping[str, Any], steps: Ordered, scan: Scan) -> Ordered:
-    """What the acquisition table itself asks of the image: its slices, pixels, filter and gain; steps go before it."""
+def _implied(table: Mapping[str, Any], steps: Ordered, scan: Scan) -> Ordered:
+    """What the acquisition table itself asks of the image: slices, pixels, filter, scaling; a step goes before it."""
     given = {operator.name for operator, _ in steps}
-    wanted = {CARRIED_OUT_BY[k]: float(table[k]) for k in CARRIED_OUT_BY if table.get(k) is not None}
-    modality, native = str(nominal["modality"]), scan.spacing
-    if table.get("slice_mm") is not None and scan.ndim == 3 and native and table["slice_mm"] > native[0] * 1.001:
-        wanted["slice_thickness"] = float(table["slice_mm"])
-    if THICKNESS[modality] in given:
-        wanted.pop("slice_thickness", None)
-    if "in_plane_resolution" in wanted and native and wanted["in_plane_resolution"] <= max(native[-2:]) * 1.001:
-        wanted.pop("in_plane_resolution")
+    wanted = {CARRIED_OUT_BY[k]: float(table[k]) for k in CARRIED_OUT_BY if table.get(k)}
+    slice_mm, native = table.get("slice_mm"), scan.spacing_or_pixels
+    if slice_mm and scan.ndim == 3 and slice_mm > native[0] * 1.001 and THICKNESS[scan.modality] not in given:
+        wanted["slice_thickness"] = float(slice_mm)
+    pixel = table.get("pixel_mm") or table.get("pixel_factor", 1.0) * max(native[-2:])
+    if pixel > max(native[-2:]) * 1.001:
+        wanted["in_plane_resolution"] = float(pixel)
     found = [(find(name), Step(name, value)) for name, value in wanted.items() if name not in given]
     return [(operator, step) for operator, step in found if step.value != operator.identity]
 
@@ -289,7 +187,20 @@ def _noise_free(
     start = image if tuned == table else _render(anatomy, maps, tuned, body, key, device)
     scale = REFERENCE_SIGNAL / float(start[:, tissue].median())
     scan = scan.with_image(image * scale, scanner_sigma=REFERENCE_SIGNAL / float(table["snr"]))
-    return intensity.bias_field(scan, float(table["bias_percent"]), _generator(key, "source coil"))
+    scan = intensity.bias_field(scan, float(table["bias_percent"]), draws(key, "source coil"))
+    return _along_the_train(scan, anatomy, table)
+
+
+def _along_the_train(scan: Scan, anatomy: Anatomy, table: Mapping[str, Any]) -> Scan:
+    """The scan with the T2 decay along an echo train (FSE, FLAIR), by the T2 of the tissue in which SNR is stated."""
+    if not table.get("etl") or not table.get("esp_ms") or anatomy.values is None or anatomy.reference_label is None:
+        return scan
+    chosen = anatomy.values["fine_label"] == anatomy.reference_label
+    t2_ms = float(np.median(anatomy.values["T2_ms_1.5T"][chosen]))
+    lines = scan.shape[-2]
+    train = {"te_ms": float(table["te_ms"]), "device": scan.device}
+    weights = fse_psf(t2_ms, float(table["esp_ms"]), int(table["etl"]), lines, **train)
+    return scan.with_signal(Signal(spectrum=scan.signal.spectrum * weights[:, None]))
 
 
 def _render(
@@ -303,20 +214,32 @@ def _render(
     """Signal of the phantom on its reference grid, (1, *s): signal equation on the fine grid, then its mean."""
     factors = tuple(anatomy.supersampling[-anatomy.fine.ndim :])
     if table.get("tissue_jitter_percent") and anatomy.values is not None:
-        rng = _generator(key, "tissue_jitter")
+        rng = draws(key, "tissue_jitter")
         anatomy = replace(anatomy, values=parameters.jittered(anatomy.values, table["tissue_jitter_percent"], rng))
     tissue_maps = maps(anatomy, table)
     if table["modality"] == "ct":
         return _pooled(ct.hu(tissue_maps, table), factors, device)
     if table["b1_percent"]:
         table = {**table, "b1": _b1(anatomy, float(table["b1_percent"]), body, factors, key)}
-    return _pooled(mr.signal(tissue_maps, table), factors, device)
+    signal = mr.transverse(tissue_maps, table)
+    if not table.get("fat_shift_mm"):
+        return _pooled(signal, factors, device).abs()
+    fat = _pooled(signal * tissue_maps["FAT"], factors, device)
+    pixels = float(table["fat_shift_mm"]) / anatomy.geometry.spacing_or_pixels(anatomy.fine.ndim)[-1]
+    return (_pooled(signal, factors, device) - fat + _along_readout(fat, pixels)).abs()
+
+
+def _along_readout(image: Tensor, pixels: float) -> Tensor:
+    """The image (c, *s) displaced along its last axis, linear between pixels; what leaves one side enters the other."""
+    whole = math.floor(pixels)
+    near, far = (image.roll(whole + i, dims=-1) for i in (0, 1))
+    return torch.lerp(near, far, pixels - whole)
 
 
 def _b1(anatomy: Anatomy, percent: float, body: Tensor, factors: tuple[int, ...], key: Key) -> Tensor:
     """Relative transmit field on the supersampled grid, (*f)."""
     spacing = anatomy.geometry.spacing_or_pixels(anatomy.fine.ndim)
-    field = intensity.smooth_field(body, spacing, _generator(key, "transmit coil"))
+    field = intensity.smooth_field(body, spacing, draws(key, "transmit coil"))
     b1 = (field * intensity.amplitude(field[body], percent)).exp()
     for axis, factor in enumerate(factors):
         b1 = b1.repeat_interleave(factor, dim=axis)
@@ -325,14 +248,14 @@ def _b1(anatomy: Anatomy, percent: float, body: Tensor, factors: tuple[int, ...]
 
 def _pooled(fine: Tensor, factors: tuple[int, ...], device: str | torch.device) -> Tensor:
     """Means over blocks of `factors` voxels, (*f) -> (1, *s)."""
-    fine = torch.as_tensor(fine).to(device, torch.float32)
+    fine = torch.as_tensor(fine).to(device)
     shape = [size for n, factor in zip(fine.shape, factors, strict=True) for size in (n // factor, factor)]
     return fine.reshape(shape).mean(dim=tuple(range(1, 2 * len(factors), 2)))[None]
 
 
 def _with_scanner_noise(scan: Scan, table: Mapping[str, Any], key: Key) -> tuple[Scan, dict[str, float]]:
     """The scan with the noise of its scanner: complex and white in MR, coloured by the kernel in CT."""
-    rng = _generator(key, "source noise", occurrence=int(table.get("renoise", 0)))
+    rng = draws(key, "source noise", occurrence=int(table.get("renoise", 0)))
     sigma = scan.native["scanner_sigma"]
     native = {name: value for name, value in scan.native.items() if name != "scanner_sigma"}
     clean = replace(scan, native={**native, "sigma": sigma})

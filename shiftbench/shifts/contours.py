@@ -74,10 +74,11 @@ def inflated(mask: np.ndarray, percent: float, spacing: tuple[float, ...], super
     """Every connected piece larger by `percent` of its volume (area in 2-D), about its centroid.
 
     Of a volume, the axis `superior` takes half of the change and each of the others a quarter: contours on CT exceed
-    those on MR most at base and apex. A picture is inflated alike along both axes.
+    those on MR most at base and apex. A picture is inflated alike along both axes. The voxels deepest inside the scaled
+    surface are taken, as many as the volume asks for: a surface is moved by less than a voxel without bias.
 
     Reference:
-        prostate on CT 36.9 cm3 against 32.0 cm3 on MR: SHIFTS.md section 10, rule 7.
+        prostate on CT 36.9 cm3, on MR 32.0 cm3.
     """
     from scipy import ndimage
 
@@ -86,13 +87,16 @@ def inflated(mask: np.ndarray, percent: float, spacing: tuple[float, ...], super
     if superior is not None:
         powers[superior] = 0.5
     scale = ratio**powers
-    longest = max(mask.shape)
-    grow = int(np.ceil(longest * max(scale.max() - 1, 0) / 2)) + 2
+    grow = int(np.ceil(max(mask.shape) * max(scale.max() - 1, 0) / 2)) + 2
     out = np.zeros_like(mask)
     for box, piece in each_piece(mask, grow=grow):
         centre = np.array([c.mean() for c in np.nonzero(piece)])
-        surface = signed_distance(piece, spacing)
-        out[box] |= ndimage.affine_transform(surface, 1 / scale, centre - centre / scale, order=1, mode="nearest") < 0
+        surface = ndimage.gaussian_filter(signed_distance(piece, spacing), 0.7, mode="nearest")
+        depth = ndimage.affine_transform(surface, 1 / scale, centre - centre / scale, order=1, mode="nearest")
+        deepest = np.argsort(depth, axis=None, kind="stable")[: int(round(ratio * piece.sum()))]
+        chosen = np.zeros(piece.size, bool)
+        chosen[deepest] = True
+        out[box] |= chosen.reshape(piece.shape)
     return out
 
 
@@ -144,21 +148,46 @@ def decimated(mask: np.ndarray, tolerance: float, spacing: tuple[float, ...]) ->
         Douglas and Peucker, Cartographica 10:112, 1973.
     """
     from skimage.draw import polygon
-    from skimage.measure import approximate_polygon, find_contours
+    from skimage.measure import find_contours
 
     slices = np.pad(mask, [(0, 0)] * (mask.ndim - 2) + [(1, 1), (1, 1)])
     sheet = slices.reshape(-1, slices.shape[-1])
-    mm = np.array(spacing[-2:])
-    polygons = []
-    for contour in find_contours(sheet.astype(np.float32), 0.5):
-        few = approximate_polygon(contour * mm, tolerance) / mm
-        polygons.append(few if len(few) > 3 else contour)
+    contours = find_contours(sheet.astype(np.float32), 0.5)
+    if not contours:
+        return mask.copy()
+    kept = _corners(np.concatenate(contours) * np.array(spacing[-2:]), [len(c) for c in contours], tolerance)
+    few = [contour[own] for contour, own in zip(contours, kept, strict=True)]
+    polygons = [corners if len(corners) > 3 else whole for corners, whole in zip(few, contours, strict=True)]
     areas = [_signed_area(corners) for corners in polygons]
     out = np.zeros(sheet.shape, bool)
     for i in np.argsort([-abs(a) for a in areas], kind="stable"):  # what lies inside comes later
         inside = polygon(polygons[i][:, 0], polygons[i][:, 1], sheet.shape)
         out[inside] = areas[i] > 0
     return out.reshape(slices.shape)[..., 1:-1, 1:-1]
+
+
+def _corners(points: np.ndarray, lengths: list[int], tolerance: float) -> list[np.ndarray]:
+    """Which points (n, 2) of contours laid end to end stay: Douglas and Peucker's method on all of them at once.
+
+    In each round every stretch between two kept points keeps, of its others, the one that is furthest from the line
+    between them, if it is further than `tolerance`.
+    """
+    ends = np.cumsum(lengths)
+    kept = np.zeros(len(points), bool)
+    kept[ends - 1] = kept[ends[:-1]] = kept[0] = True
+    while True:
+        corners = np.flatnonzero(kept)
+        stretch = np.cumsum(kept) - 1
+        start, stop = points[corners[stretch]], points[corners[np.minimum(stretch + 1, len(corners) - 1)]]
+        along, offset = stop - start, points - start
+        position = np.sum(offset * along, axis=1) / np.maximum(np.sum(along**2, axis=1), 1e-12)
+        distance = np.linalg.norm(offset - np.clip(position, 0, 1)[:, None] * along, axis=1)
+        distance[kept] = 0.0
+        furthest = np.maximum.reduceat(distance, corners)
+        found = np.flatnonzero((distance > tolerance) & (distance == furthest[stretch]))
+        if not found.size:
+            return np.split(kept, ends[:-1])
+        kept[found[np.unique(stretch[found], return_index=True)[1]]] = True  # the first of equals
 
 
 def _signed_area(corners: np.ndarray) -> float:

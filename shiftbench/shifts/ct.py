@@ -19,7 +19,7 @@ IODINE_HU = {70.0: 47.5, 80.0: 42.0, 100.0: 32.0, 120.0: 25.0, 140.0: 22.0}
 FAT_SCALE = {70.0: 1.40, 80.0: 1.28, 100.0: 1.134, 120.0: 1.0, 140.0: 0.874}
 # CT number of cortical bone relative to 120 kVp, from `attenuation` behind 20 cm of water
 BONE_SCALE = {70.0: 1.57, 80.0: 1.39, 100.0: 1.15, 120.0: 1.0, 140.0: 0.90}
-# CT numbers between which the part of fat and bone in the change with the voltage is linear: air, fat, water, soft, bone
+# CT numbers (air, fat, water, soft tissue, bone) between which the change with the voltage is linear
 KNOTS_HU = (-1000.0, -100.0, 0.0, 100.0, 700.0)
 NOISE_EXPONENT = -2.4  # of the noise at constant mAs against the tube voltage, through a trunk
 
@@ -44,17 +44,17 @@ class Material(NamedTuple):
     density: float
 
 
-# Hubbell and Seltzer, NIST Standard Reference Database 126 (total, with coherent scattering); bone and fat of ICRU-44.
+# Hubbell and Seltzer, NIST SRD 126 (with coherent scattering); bone and fat of ICRU-44, steel as iron.
 ENERGY_KEV = (20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.0)
 MATERIALS = {
     "water": Material((0.8096, 0.3756, 0.2683, 0.2269, 0.2059, 0.1837, 0.1707, 0.1505), 1.0),
     "bone": Material((4.001, 1.331, 0.6655, 0.4242, 0.3148, 0.2229, 0.1855, 0.1480), 1.92),
     "fat": Material((0.5677, 0.3063, 0.2396, 0.2123, 0.1974, 0.1800, 0.1688, 0.1500), 0.95),
     "aluminium": Material((3.441, 1.128, 0.5685, 0.3681, 0.2778, 0.2018, 0.1704, 0.1378), 2.699),
-    "titanium": Material((15.85, 4.972, 2.214, 1.213, 0.7661, 0.4052, 0.2721, 0.1649), 4.54),
+    "steel": Material((25.68, 8.176, 3.629, 1.958, 1.205, 0.5952, 0.3717, 0.1964), 7.874),
 }
 BIN_KEV = 5.0
-FILTER_CM = 1.0  # of aluminium, inherent and added
+FILTER_CM = 1.0  # of aluminium, inherent and added, of a body scanner
 
 
 def linear_attenuation(material: str, energy_kev: np.ndarray) -> np.ndarray:
@@ -67,15 +67,15 @@ def linear_attenuation(material: str, energy_kev: np.ndarray) -> np.ndarray:
     return density * np.exp(np.interp(np.log(energy_kev), np.log(ENERGY_KEV), np.log(mass)))
 
 
-def spectrum(kvp: float) -> tuple[np.ndarray, np.ndarray]:
+def spectrum(kvp: float, filter_cm: float = FILTER_CM) -> tuple[np.ndarray, np.ndarray]:
     """Photon energies in keV, and the share of the detector's signal that each makes without a patient.
 
-    Kramers' bremsstrahlung without characteristic lines, behind `FILTER_CM` of aluminium, on a detector that
+    Kramers' bremsstrahlung without characteristic lines, behind `filter_cm` of aluminium, on a detector that
     integrates energy (so that the share is proportional to kVp - E).
     """
     energy = np.arange(20.0, kvp, BIN_KEV) + BIN_KEV / 2
     energy = energy[energy < kvp]
-    share = (kvp - energy) * np.exp(-FILTER_CM * linear_attenuation("aluminium", energy))
+    share = (kvp - energy) * np.exp(-filter_cm * linear_attenuation("aluminium", energy))
     return energy, share / share.sum()
 
 
@@ -163,7 +163,7 @@ def hu(maps: Mapping[str, Array], acquisition: Mapping[str, Any]) -> Array:
     """
     kvp = float(acquisition.get("kvp", 120))
     weights = phase_weights(str(acquisition.get("phase", PHASES[0])))
-    parts = {f"HU_{phase}": weight for phase, weight in weights.items()}
+    parts: dict[str, float] = {f"HU_{phase}": weight for phase, weight in weights.items()}
     if len(weights) == 1 and not parts.keys() <= maps.keys():
         parts = {"HU": 1.0}
     needed = {*parts} if kvp == 120 else {*parts, "HU_unenhanced"}
@@ -172,14 +172,14 @@ def hu(maps: Mapping[str, Array], acquisition: Mapping[str, Any]) -> Array:
             f"CT at {kvp:g} kVp needs the map {', '.join(sorted(needed - maps.keys()))}",
             remedy="use a phantom, real scans have no maps",
         )
-    first, *rest = parts.items()
-    values = torch.as_tensor(maps[first[0]]) if not rest else first[1] * torch.as_tensor(maps[first[0]])
-    for name, weight in rest:
-        values = values + weight * torch.as_tensor(maps[name])
+    tensors = {name: torch.as_tensor(maps[name]) for name in needed}
+    values = tensors[next(iter(parts))]
+    if len(parts) > 1:
+        values = torch.stack([weight * tensors[name] for name, weight in parts.items()]).sum(dim=0)
     if kvp != 120:
-        plain = torch.as_tensor(maps["HU_unenhanced"])
+        plain = tensors["HU_unenhanced"]
         values = plain + (values - plain) * iodine_scale(kvp) + voltage_shift(plain, kvp)
-    return values if isinstance(next(iter(maps.values())), Tensor) else values.numpy()
+    return values if isinstance(next(iter(maps.values())), Tensor) else values.numpy()  # type: ignore[return-value]
 
 
 def tube_voltage(acquisition: Mapping[str, Any], value: float) -> dict[str, Any]:

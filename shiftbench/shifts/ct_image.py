@@ -1,4 +1,4 @@
-"""Operators on CT images: dose, kernel, iterative reconstruction, calibration, field of view."""
+"""Operators on CT images: dose, kernel, calibration, field of view."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from shiftbench.errors import NotApplicable, OperatorError
@@ -16,9 +15,7 @@ AIR_HU = -1000.0
 TYPICAL_MTF50 = 0.42  # line pairs per mm, standard body kernel
 SAMPLED_SHARE = 0.5  # MTF50 of the sharpest kernel that goes with a pixel size, of its Nyquist frequency
 LARGEST_GAIN = 4.0  # of a sharper kernel: beyond it noise and rounding are all there is to amplify
-EDGE_SD = 4.0  # fine detail well beyond this many SD of its noise is anatomy to iterative reconstruction
 EDGE_PIXELS = 8  # mirrored around the image before it is filtered
-LOWEST_CUT = 1e-3  # line pairs per mm
 
 
 def nyquist(spacing: tuple[float, ...]) -> float:
@@ -154,11 +151,11 @@ def kernel(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
             where="ct_kernel",
             remedy="ask for a softer kernel, or use smaller pixels",
         )
-    image, f = _mirrored(scan.image, spacing)
+    image, f = mirrored(scan.image, spacing)
     gain = torch.exp(-math.log(2) * f.square() * (target**-2 - source**-2)).clamp(max=LARGEST_GAIN)
     noise = _gain_of_noise(scan, source, target)
     known = {"sigma": scan.native["sigma"] * noise} if "sigma" in scan.native else {}
-    return scan.with_image(_filtered(image, gain, scan.shape), mtf50=target, **known)
+    return scan.with_image(filtered(image, gain, scan.shape), mtf50=target, **known)
 
 
 def kernel_percent(before: Scan, after: Scan, value: float) -> float:
@@ -195,80 +192,19 @@ def _gain_of_noise(scan: Scan, source: float, target: float) -> float:
     return mean_power(gain * noise_gain(shape, scan.spacing_or_pixels, source, scan.device), shape[-1]) ** 0.5
 
 
-def _mirrored(image: Tensor, spacing: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+def mirrored(image: Tensor, spacing: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """The image mirrored by `EDGE_PIXELS` at its in-plane borders, and the frequencies of that grid."""
     pad = min(EDGE_PIXELS, *(n - 1 for n in image.shape[-2:]))
     planes = torch.nn.functional.pad(image.flatten(0, -3)[:, None], (pad,) * 4, mode="reflect")
     return planes, frequencies(tuple(planes.shape), spacing, image.device)
 
 
-def _filtered(planes: Tensor, gain: Tensor, shape: tuple[int, ...]) -> Tensor:
+def filtered(planes: Tensor, gain: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Mirrored planes (c*d, 1, H, W) through a filter, cropped to (c, *s)."""
     height, width = shape[-2:]
     out = torch.fft.irfft2(torch.fft.rfft2(planes) * gain, s=planes.shape[-2:])
     top, left = (planes.shape[-2] - height) // 2, (planes.shape[-1] - width) // 2
     return out[..., top : top + height, left : left + width].reshape(-1, *shape)
-
-
-def iterative(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
-    """The scan as reconstructed iteratively or by a trained denoiser: SD of its noise lower by `value` %; 0 is none.
-
-    Fine detail (what a Gaussian low-pass takes away) is removed where it is no larger than noise and kept where it is
-    an edge: d exp(-d^2 / 2 (4 sigma_d)^2). The low-pass is chosen so that noise of the kernel's spectrum falls by
-    `value` %, the shrinkage counted. What is left is coarser: its spectrum peaks at a lower frequency.
-
-    Raises:
-        OperatorError: the image has no noise, or the reduction is larger than the shrinkage allows.
-
-    Reference:
-        Solomon and Samei, Quantum noise properties of CT images with anatomical textured backgrounds across
-        reconstruction algorithms, Med Phys 41:091908, 2014.
-    """
-    if value == 0:
-        return scan
-    sigma = noise_sigma(scan)
-    if not bool((sigma > 0).all()):
-        raise OperatorError("the image has no noise to reduce", where="ct_iterative", remedy="use a measured scan")
-    shape, spacing, source = tuple(scan.image.shape), scan.spacing_or_pixels, kernel_mtf50(scan)
-    noise, f = noise_gain(shape, spacing, source, scan.device), frequencies(shape, spacing, scan.device)
-
-    def left(cut: float) -> float:
-        return _left_after_shrinkage(*_noise_split(noise, mtf(f, cut), shape[-1]))
-
-    highest = 20 * float(f.max())
-    if left(LOWEST_CUT) > 1 - value / 100:
-        raise OperatorError(f"a noise reduction of {value:g} %", where="ct_iterative", remedy="ask for less")
-    cut = float(brentq(lambda c: left(c) - (1 - value / 100), LOWEST_CUT, highest))
-    planes, padded = _mirrored(scan.image, spacing)
-    detail = scan.image - _filtered(planes, mtf(padded, cut), scan.shape)
-    spread = sigma * _noise_split(noise, mtf(f, cut), shape[-1])[1] ** 0.5
-    scale = (EDGE_SD * spread).reshape(-1, *(1,) * scan.ndim)
-    image = scan.image - detail * torch.exp(-0.5 * (detail / scale).square())
-    return scan.with_image(image, sigma=float(sigma[0]) * (1 - value / 100))
-
-
-def _noise_split(noise: Tensor, low: Tensor, width: int) -> tuple[float, float]:
-    """Covariance with the noise, and variance, of the detail of unit noise that a low-pass takes away."""
-    detail = mean_power(noise * (1 - low), width)
-    return mean_power(noise * (1 - low).clamp(min=0).sqrt(), width), detail
-
-
-def _left_after_shrinkage(covariance: float, variance: float) -> float:
-    """SD of unit normal noise after its detail is shrunk: the linear part (Bussgang) and the rest of the shrinkage."""
-    linear, square = (1 + EDGE_SD**-2) ** -1.5, (1 + 2 * EDGE_SD**-2) ** -1.5
-    return max(0.0, 1 - 2 * linear * covariance + square * variance) ** 0.5
-
-
-def noise_reduction_percent(before: Scan, after: Scan, value: float) -> float:
-    """By how many % the SD of the noise is lower, from the variance that flat tissue inside the body has lost."""
-    removed = before.image[0] - after.image[0]
-    sigma = float(noise_sigma(before)[0])
-    flat = before.body & (removed.abs() < 3 * sigma)
-    smooth = torch.nn.functional.avg_pool2d(after.image[0].reshape(-1, 1, *after.shape[-2:]), 5, 1, 2)
-    level = smooth.reshape(after.shape)
-    flat &= (level - after.image[0]).abs() < 3 * sigma
-    lost = (before.image[0] - level)[flat].double().var() - (after.image[0] - level)[flat].double().var()
-    return 100 * (1 - math.sqrt(max(0.0, 1 - float(lost) / sigma**2)))
 
 
 def calibration(scan: Scan, value: float, rng: np.random.Generator) -> Scan:

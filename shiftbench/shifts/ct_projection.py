@@ -1,9 +1,9 @@
-"""CT in projections: parallel-beam Radon transform, filtered back-projection, and what only arises between the two."""
+"""Operators on CT that arise in projections: photon starvation, beam hardening, metal."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import edt
 import numpy as np
@@ -12,123 +12,24 @@ from torch import Tensor
 
 from shiftbench.errors import NotApplicable, OperatorError
 from shiftbench.shifts import ct
-from shiftbench.shifts.ct_image import AIR_HU, kernel_mtf50, mtf, noise_sigma
+from shiftbench.shifts.ct_image import AIR_HU, kernel_mtf50, noise_sigma
+from shiftbench.shifts.radon import noise_variance, project, reconstruct, view_angles
 from shiftbench.shifts.scan import Scan
 
-CHUNK_SAMPLES = 2**23  # bilinear samples held at a time
 CM = 0.1  # cm per mm
-ELECTRONIC_QUANTA = 3.0  # SD of the electronic noise of a detector bin, in quanta
-FEWEST_QUANTA = 1.0  # counts are cut here before the logarithm
+ELECTRONIC_SHARE = 2e-5  # variance of the electronic noise in quanta, of the quanta without a patient at full dose
+FEWEST_SHARE = 2e-6  # counts are cut at this share of the quanta without a patient before the logarithm
 LEAST_TRANSMISSION = 1e-6  # scatter and dark current behind metal
 BONE_FROM_HU, BONE_HU = 150.0, 1600.0  # soft tissue below, compact bone above, mixtures between
-METAL_MM = 8.0  # radius of an implant's rod
+BONE_RELATIVE = 1 + BONE_HU / 1000  # attenuation of compact bone relative to water
+BARE_FILTER_CM = 0.25  # of aluminium: the beam of a scanner without added filter, which hardens most
+METAL_MM = 10.0  # radius of an implant's rod
+METAL_APART_MM = 50.0  # from the axis of one rod to the other's, at least
 METAL_DEPTH_MM = 12.0  # of its surface under the skin, at least
-LARGEST_HU = 3071.0  # of 12 bits
+LARGEST_HU = 3071.0  # of 12 bits: metal, and every voxel that it has a tenth of
 RIM_MM = (4.0, 16.0)  # depth under the skin of the rim of a cup
 CORE_SHARE = 0.7  # of the largest depth, where its bottom begins
 PERPENDICULAR_MM = 1e6  # distance of slices for depths within a slice
-
-
-def detector(shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[int, float]:
-    """Number and distance in mm of detector bins: one per pixel, over the diagonal of the field of view."""
-    step = min(spacing[-2:])
-    return math.ceil(math.hypot(shape[-2] * spacing[-2], shape[-1] * spacing[-1]) / step) + 2, step
-
-
-def view_angles(shape: tuple[int, ...], device: torch.device | None = None) -> Tensor:
-    """Angles in radians over half a turn, as many as the rim of the field of view needs, (a,)."""
-    n = math.ceil(math.pi / 2 * max(shape[-2:]))
-    return torch.arange(n, device=device) * (math.pi / n)
-
-
-def project(image: Tensor, spacing: tuple[float, ...], angles: Tensor) -> Tensor:
-    """Line integrals (b, a, n) along parallel rays, in units of `image` (b, h, w) times mm; 0 outside the image.
-
-    Bin k of n lies at t = (k - (n - 1) / 2) * step from the centre of the image, along (cos, sin) of the angle, with
-    columns to the right and rows downwards. Rays are sampled at the bins' distance with bilinear interpolation.
-    """
-    n, step = detector(tuple(image.shape), spacing)
-    at = (torch.arange(n, device=image.device) - (n - 1) / 2) * step
-    half = [(size - 1) / 2 * mm for size, mm in zip(image.shape[-2:], spacing[-2:], strict=True)]
-    out = image.new_empty(len(image), len(angles), n)
-    for views in _chunks(len(angles), len(image) * n * n):
-        c, s = (f(angles[views])[:, None, None] for f in (torch.cos, torch.sin))
-        x, y = at * c - at[:, None] * s, at * s + at[:, None] * c  # (views, ray, bin)
-        grid = torch.stack((x / half[1], y / half[0]), dim=-1)
-        planes = image[None].expand(len(grid), *image.shape)
-        sampled = torch.nn.functional.grid_sample(planes, grid, padding_mode="zeros", align_corners=True)
-        out[:, views] = sampled.sum(dim=2).transpose(0, 1) * step
-    return out
-
-
-def backproject(rows: Tensor, shape: tuple[int, ...], spacing: tuple[float, ...], angles: Tensor) -> Tensor:
-    """Sum over views of `rows` (b, a, n) at each pixel's place on the detector, linear between bins, (b, h, w)."""
-    n, step = rows.shape[-1], detector(shape, spacing)[1]
-    y, x = (
-        (torch.arange(size, device=rows.device) - (size - 1) / 2) * mm
-        for size, mm in zip(shape[-2:], spacing[-2:], strict=True)
-    )
-    out = rows.new_zeros(len(rows), *shape[-2:])
-    for views in _chunks(len(angles), len(rows) * len(x) * len(y)):
-        c, s = (f(angles[views])[:, None, None] for f in (torch.cos, torch.sin))
-        t = (x * c + y[:, None] * s) / ((n - 1) / 2 * step)
-        grid = torch.stack((t, torch.zeros_like(t)), dim=-1)
-        planes = rows[:, views].transpose(0, 1)[:, :, None]  # (views, b, 1, n)
-        out += torch.nn.functional.grid_sample(planes, grid, padding_mode="zeros", align_corners=True).sum(dim=0)
-    return out
-
-
-def ramp_kernel(n: int, step: float, mtf50: float | None, device: torch.device | None = None) -> Tensor:
-    """The reconstruction filter in space, on 2n samples around 0 in the order of `fft`, in 1 / mm.
-
-    Band-limited ramp times the MTF of a kernel (`mtf50` in line pairs per mm, None for the bare ramp).
-
-    Reference:
-        Kak and Slaney, Principles of Computerized Tomographic Imaging, 1988, equation 3.61.
-    """
-    size = 2 * n
-    at = torch.fft.fftfreq(size, d=1 / size, device=device).round()
-    kernel = torch.where(at % 2 != 0, -1 / (math.pi * at * step).square(), torch.zeros_like(at))
-    kernel[0] = 1 / (4 * step**2)
-    if mtf50 is not None:
-        window = mtf(torch.fft.rfftfreq(size, d=step, device=device), mtf50)
-        kernel = torch.fft.irfft(torch.fft.rfft(kernel) * window, n=size)
-    return kernel * step
-
-
-def _convolved(rows: Tensor, kernel: Tensor) -> Tensor:
-    size = len(kernel)
-    return torch.fft.irfft(torch.fft.rfft(rows, n=size) * torch.fft.rfft(kernel), n=size)[..., : rows.shape[-1]]
-
-
-def reconstruct(
-    rows: Tensor, shape: tuple[int, ...], spacing: tuple[float, ...], angles: Tensor, *, mtf50: float | None = None
-) -> Tensor:
-    """Filtered back-projection of line integrals (b, a, n) as `project` gives them, (b, h, w)."""
-    n, step = detector(shape, spacing)
-    filtered = _convolved(rows, ramp_kernel(n, step, mtf50, rows.device))
-    return backproject(filtered, shape, spacing, angles) * (math.pi / len(angles))
-
-
-def noise_variance(
-    variance: Tensor, shape: tuple[int, ...], spacing: tuple[float, ...], angles: Tensor, *, mtf50: float | None = None
-) -> Tensor:
-    """Variance (b, h, w) of `reconstruct` for independent noise of `variance` (b, a, n) in the line integrals.
-
-    Linear interpolation between bins is counted by its mean over positions: 2/3 + rho/3, with rho the correlation of
-    neighbouring bins after the filter.
-    """
-    n, step = detector(shape, spacing)
-    kernel = ramp_kernel(n, step, mtf50, variance.device)
-    rho = float((kernel * kernel.roll(1)).sum() / kernel.square().sum())
-    spread = _convolved(variance, kernel.square())
-    total = backproject(spread, shape, spacing, angles) * (math.pi / len(angles)) ** 2
-    return total * (2 + rho) / 3
-
-
-def _chunks(n: int, samples_each: int) -> Iterator[slice]:
-    size = max(1, CHUNK_SAMPLES // samples_each)
-    return (slice(i, min(i + size, n)) for i in range(0, n, size))
 
 
 def _tube(scan: Scan) -> float:
@@ -174,21 +75,22 @@ def projection_dose(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     unit = noise_variance(paths.exp(), shape, spacing, angles, mtf50=kernel) / water**2  # for one quantum
     quanta = float(_in_hu(unit, scan)[:, scan.body].mean() * -AIR_HU / sigma.square().mean())
     full = quanta * (-paths).exp()
-    spread = share * (1 - share) * full + (1 - share**2) * ELECTRONIC_QUANTA**2
+    spread = share * (1 - share) * full + (1 - share**2) * ELECTRONIC_SHARE * quanta
     draw = torch.from_numpy(rng.standard_normal(tuple(paths.shape), dtype=np.float32)).to(scan.device)
-    counts = (share * full + spread.sqrt() * draw).clamp(min=FEWEST_QUANTA)
+    counts = (share * full + spread.sqrt() * draw).clamp(min=FEWEST_SHARE * quanta)
     change = -(counts / (share * quanta)).log() - paths
     added = reconstruct(change, shape, spacing, angles, mtf50=kernel) / water
     return scan.with_image(scan.image + _in_hu(added, scan), sigma=float(sigma[0]) / math.sqrt(share))
 
 
-def polyenergetic(lengths: Mapping[str, Tensor], kvp: float) -> Tensor:
+def polyenergetic(lengths: Mapping[str, Tensor], kvp: float, filter_cm: float = ct.FILTER_CM) -> Tensor:
     """-log of the detector's signal behind `lengths` in cm of each material, relative to that without a patient."""
-    energy, share = ct.spectrum(kvp)
+    energy, share = ct.spectrum(kvp, filter_cm)
     passed = torch.zeros_like(next(iter(lengths.values())))
     mu = {name: ct.linear_attenuation(name, energy) for name in lengths}
     for i, weight in enumerate(share):
-        passed += float(weight) * torch.exp(-sum(float(mu[name][i]) * length for name, length in lengths.items()))
+        path = torch.stack([float(mu[name][i]) * length for name, length in lengths.items()]).sum(dim=0)
+        passed += float(weight) * torch.exp(-path)
     return -(passed + LEAST_TRANSMISSION).log()
 
 
@@ -196,7 +98,7 @@ def _lengths(scan: Scan, angles: Tensor) -> dict[str, Tensor]:
     """Path in cm through water and through bone of every ray, from the CT numbers."""
     relative, hu = _planes(scan), scan.image.flatten(0, -3)
     bone = ((hu - BONE_FROM_HU) / (BONE_HU - BONE_FROM_HU)).clamp(0, 1)
-    water = (relative - bone * (1 + BONE_HU / -AIR_HU)).clamp(min=0)
+    water = (relative - bone * BONE_RELATIVE).clamp(min=0)
     both = project(torch.cat((water, bone)), scan.spacing_or_pixels, angles) * CM
     return {"water": both[: len(hu)], "bone": both[len(hu) :]}
 
@@ -204,9 +106,9 @@ def _lengths(scan: Scan, angles: Tensor) -> dict[str, Tensor]:
 def beam_hardening(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     """The scan with cupping of `value` HU, and the dark bands between bones that come with it; 0 changes nothing.
 
-    The artefact is that of a polyenergetic beam through water and bone without any correction, in the size of a share
-    of it: what a correction that is too weak leaves. Its mean attenuation is that of the scan. Cupping is the mean of
-    the rim (4 to 16 mm deep) less that of the core.
+    The artefact is that of a lightly filtered polyenergetic beam through water and bone without any correction, in the
+    size of a share of it: what a correction that is too weak leaves. Its mean attenuation is that of the scan. Cupping
+    is the mean of the rim (4 to 16 mm deep) less that of the core.
 
     Raises:
         NotApplicable: the body is too small to harden the beam so much.
@@ -218,16 +120,14 @@ def beam_hardening(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     if value == 0:
         return scan
     angles = view_angles(scan.shape, scan.device)
-    measured = polyenergetic(_lengths(scan, angles), _tube(scan))
-    artefact = _nonlinear_part(measured, project(_planes(scan), scan.spacing_or_pixels, angles), scan, angles)
-    return _scaled(scan, artefact, value, cupping(artefact, scan), "ct_beam_hardening", "cupping")
-
-
-def _nonlinear_part(measured: Tensor, path: Tensor, scan: Scan, angles: Tensor) -> Tensor:
-    """Error in HU (c, *s) of reconstructing `measured` as if it were proportional to `path` (relative to water, mm)."""
+    lengths = _lengths(scan, angles)
+    measured = polyenergetic(lengths, _tube(scan), BARE_FILTER_CM)
+    path = (lengths["water"] + lengths["bone"] * BONE_RELATIVE) / CM
     factor = float((measured * path).sum() / path.square().sum())  # effective attenuation of water, per mm
-    error = reconstruct(measured / factor - path, scan.shape, scan.spacing_or_pixels, angles, mtf50=kernel_mtf50(scan))
-    return _in_hu(error, scan)
+    kernel = kernel_mtf50(scan)
+    error = reconstruct(measured / factor - path, scan.shape, scan.spacing_or_pixels, angles, mtf50=kernel)
+    artefact = _in_hu(error, scan)
+    return _scaled(scan, artefact, value, cupping(artefact, scan), "ct_beam_hardening", "cupping")
 
 
 def _scaled(scan: Scan, artefact: Tensor, value: float, largest: float, where: str, what: str) -> Scan:
@@ -262,7 +162,7 @@ def cupping_hu(before: Scan, after: Scan, value: float) -> float:
 
 
 def metal(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
-    """The scan of a patient with two rods of titanium along the slice axis, with streaks of `value` HU; 0 is none.
+    """The scan of a patient with two rods of steel along the slice axis, with streaks of `value` HU; 0 is none.
 
     Streaks are those of a polyenergetic beam through water, bone and metal beyond what metal adds in proportion to its
     thickness, scaled to a root mean square of `value` HU in the body outside the rods (a correction leaves a part of
@@ -283,40 +183,54 @@ def metal(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     lengths = _lengths(scan, angles)
     path = project(rods[None], scan.spacing_or_pixels, angles)
     without = polyenergetic(lengths, _tube(scan))
-    extra = polyenergetic({**lengths, "titanium": (path * CM).expand_as(without)}, _tube(scan)) - without
+    extra = polyenergetic({**lengths, "steel": (path * CM).expand_as(without)}, _tube(scan)) - without
     water = ct.attenuation("water", _tube(scan)) * CM
     factor = (extra * path).sum() / (path.square().sum() * len(extra))
     error = reconstruct(extra - factor * path, scan.shape, scan.spacing_or_pixels, angles, mtf50=kernel_mtf50(scan))
     streaks = _in_hu(error / water, scan)
-    largest = float(streaks[:, scan.body & (rods == 0)].square().mean().sqrt())
+    steel = -AIR_HU * (ct.attenuation("steel", _tube(scan)) * CM / water - 1)
+
+    def implanted(image: Tensor) -> Tensor:
+        return torch.lerp(image, torch.full_like(image, steel), rods).clamp(max=LARGEST_HU)
+
+    away = scan.body & ~_near(implanted(scan.image)[0] >= LARGEST_HU)
+    largest = float(streaks[:, away].square().mean().sqrt())
     shaded = _scaled(scan, streaks, value, largest, "ct_metal", "streaks")
-    return shaded.with_image(torch.lerp(shaded.image, torch.full_like(shaded.image, LARGEST_HU), rods))
+    return shaded.with_image(implanted(shaded.image))
 
 
 def _rods(scan: Scan, where: float) -> Tensor:
     """Share of each in-plane pixel that is metal, (h, w), of a rod and its mirror image across the body."""
-    depth = depth_mm(scan)
+    depth, spacing = depth_mm(scan), scan.spacing_or_pixels
     deep = depth if depth.ndim == 2 else depth.median(dim=0).values
-    places = torch.nonzero(deep >= METAL_MM + METAL_DEPTH_MM)
+    columns = torch.nonzero((deep > 0).any(dim=0)).flatten()
+    middle = int(columns[0] + columns[-1]) if len(columns) else 0  # twice the column of the midline
+    at = torch.arange(scan.shape[-1], device=scan.device)
+    apart = (2 * at - middle).abs() * spacing[-1] >= METAL_APART_MM
+    beside = deep[:, (middle - at).clamp(0, len(at) - 1)]
+    places = torch.nonzero((torch.minimum(deep, beside) >= METAL_MM + METAL_DEPTH_MM) & apart)
     if not len(places):
         raise NotApplicable(
-            f"rods of {2 * METAL_MM:g} mm were asked of a body that is {2 * float(deep.max()):.3g} mm thick",
+            f"two rods of {2 * METAL_MM:g} mm were asked of a body that is {2 * float(deep.max()):.3g} mm thick",
             where="ct_metal",
             remedy="leave out this case",
         )
     row, column = places[int(where * len(places))].tolist()
-    columns = torch.nonzero((deep > 0).any(dim=0)).flatten()
-    mirrored = int(columns[0]) + int(columns[-1]) - column
     y, x = (torch.arange(n, device=scan.device) for n in scan.shape[-2:])
-    dy, dx = scan.spacing_or_pixels[-2:]
     share = [
-        (0.5 + (METAL_MM - torch.hypot((y[:, None] - row) * dy, (x - at) * dx)) / min(dy, dx)).clamp(0, 1)
-        for at in (column, mirrored)
+        (0.5 + (METAL_MM - torch.hypot((y[:, None] - row) * spacing[-2], (x - c) * spacing[-1])) / min(spacing[-2:]))
+        for c in (column, middle - column)
     ]
-    return torch.maximum(*share)
+    return torch.maximum(*share).clamp(0, 1)
+
+
+def _near(metal: Tensor) -> Tensor:
+    """The mask (*s) grown by a pixel within slices: voxels that metal is a part of, and those beside it."""
+    planes = metal.reshape(-1, 1, *metal.shape[-2:]).float()
+    return (torch.nn.functional.max_pool2d(planes, 3, stride=1, padding=1) > 0).reshape(metal.shape)
 
 
 def streak_hu(before: Scan, after: Scan, value: float) -> float:
-    """Root mean square change in HU inside the body, outside voxels that have become metal."""
-    change = (after.image - before.image)[:, before.body]
-    return float(change[after.image[:, before.body] < LARGEST_HU / 2].square().mean().sqrt())
+    """Root mean square change in HU inside the body, away from voxels that have become metal."""
+    away = before.body & ~_near(after.image[0] >= LARGEST_HU)
+    return float((after.image - before.image)[:, away].square().mean().sqrt())

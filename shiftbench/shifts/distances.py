@@ -36,7 +36,7 @@ def signed_distance(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
 
 def slices_apart(spacing: tuple[float, ...], shape: tuple[int, ...]) -> tuple[float, ...]:
     """The spacing with the slices of a volume so far apart that every nearest voxel lies in its own slice."""
-    diagonal = float(np.hypot(*(n * mm for n, mm in zip(shape[-2:], spacing[-2:], strict=True))))
+    diagonal = float(np.linalg.norm([n * mm for n, mm in zip(shape[-2:], spacing[-2:], strict=True)]))
     return (*(4.0 * diagonal,) * (len(shape) - 2), *spacing[-2:])
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from shiftbench.shifts.scan import Scan
 
+
 def nrmse(image: Tensor, clean: Tensor) -> float:
     """Root mean square difference of two images (c, *s) over the SD of `clean`, computed in double precision."""
     clean = clean.double()
@@ -77,3 +78,18 @@ def edge_fwhm(positions: np.ndarray, response: np.ndarray) -> float:
         return float(positions[outside] + share * (positions[inside] - positions[outside]))
 
     return crossing(last, last + 1) - crossing(first, first - 1)
+
+
+def line_transfer(before: Scan, after: Scan, axis: int, *, at_centre: bool = False) -> tuple[Tensor, Tensor]:
+    """What became of every line of k-space along `axis` (-1 or -2): complex factor (n,), and its energy before (n,).
+
+    The factor is the least-squares one over all points of the line, or over those on the central line of the other
+    axis (`at_centre`); lines without energy have 0.
+    """
+    a, b = after.signal.spectrum, before.signal.spectrum
+    if at_centre:
+        a, b = (s[..., :1, :] if axis == -1 else s[..., :, :1] for s in (a, b))
+    others = tuple(i for i in range(a.ndim) if i != axis % a.ndim)
+    energy = b.abs().square().sum(dim=others, dtype=torch.float64)
+    cross = (a * b.conj()).sum(dim=others, dtype=torch.complex128)
+    return torch.where(energy > 0, cross / energy.clamp(min=1e-300), 0), energy

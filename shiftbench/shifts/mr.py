@@ -62,7 +62,7 @@ def needed_maps(acquisition: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def transverse(maps: Mapping[str, Tensor], acquisition: Mapping[str, Any]) -> Tensor:
+def transverse(maps: Mapping[str, Any], acquisition: Mapping[str, Any]) -> Tensor:
     """Transverse magnetisation (*s) before detection: signed after an inversion, complex for Dixon and bSSFP.
 
     A voxel's signal is the mean of this over the voxel; the magnitude comes after that. Other keys of `acquisition`
@@ -83,7 +83,7 @@ def transverse(maps: Mapping[str, Tensor], acquisition: Mapping[str, Any]) -> Te
             remedy="use a phantom, real scans have no maps",
         )
     keys = (key for key in (*sequence.required, *sequence.optional) if key in acquisition)
-    used = {key: maps[key] for key in needed_maps(acquisition)}
+    used = {key: torch.as_tensor(maps[key]) for key in needed_maps(acquisition)}  # no other: each may be made for it
     return sequence.equation(prepared(used, acquisition), **{key: acquisition[key] for key in keys})
 
 
@@ -93,8 +93,9 @@ def signal(maps: Mapping[str, Array], acquisition: Mapping[str, Any]) -> Array:
     Raises:
         OperatorError: as `transverse`.
     """
-    detected = transverse({name: torch.as_tensor(values) for name, values in maps.items()}, acquisition).abs()
-    return detected if any(isinstance(values, Tensor) for values in maps.values()) else detected.numpy()
+    used = {name: maps[name] for name in needed_maps(acquisition) if name in set(maps)}
+    detected = transverse(used, acquisition).abs()
+    return detected if isinstance(used["PD"], Tensor) else detected.numpy()
 
 
 def _chosen(acquisition: Mapping[str, Any]) -> Sequence:

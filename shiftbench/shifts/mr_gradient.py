@@ -151,9 +151,7 @@ def mprage(
     return at_centre.mul_(torch.sin(angle)).mul_(decay(te_ms, maps["T2star_ms"])).mul_(maps["PD"])
 
 
-def bssfp(
-    maps: Mapping[str, Tensor], *, tr_ms: float, flip_deg: float, df_hz: Field = 0.0, b1: Field = 1.0
-) -> Tensor:
+def bssfp(maps: Mapping[str, Tensor], *, tr_ms: float, flip_deg: float, df_hz: Field = 0.0, b1: Field = 1.0) -> Tensor:
     """Complex steady-state signal of balanced SSFP at TE = TR / 2, with phase alternation.
 
     On resonance S = PD sin(a) (1 - E1) / (1 - (E1 - E2) cos(a) - E1 E2) exp(-TE / T2). Off resonance it falls to dark

@@ -13,7 +13,7 @@ from torch import Tensor
 from shiftbench.errors import OperatorError
 
 GAMMA_HZ_PER_UT = 42.577  # of the proton; also MHz per tesla
-# Relaxivity of gadobutrol in plasma at 37 degrees, 1 / (mM s), at 1.5 and 3 T: Rohrer et al., Invest Radiol 40:715, 2005
+# Relaxivity of gadobutrol in plasma, 1 / (mM s), at 1.5 and 3 T: Rohrer et al., Invest Radiol 40:715, 2005
 R1 = (5.2, 5.0)
 R2 = (6.1, 7.1)
 

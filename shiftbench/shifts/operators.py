@@ -107,7 +107,7 @@ def apply(
         value = value_at(operator, severity)
     else:
         value = check_value(operator, value)
-    return resolve("acquisition:apply_to_array")(
+    return resolve("steps:apply_to_array")(
         operator,
         None if severity == 0 else value,
         image,

@@ -3,135 +3,108 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import cc3d
-import edt
 import numpy as np
 
 from shiftbench.errors import SpecError, nearest
+from shiftbench.shifts import contours, regions
+from shiftbench.shifts.drawing import STEPS, Scene, values_of
+from shiftbench.shifts.rules import PROTOCOLS, RATER_STYLES, Choice, Rule
 
-Choice = str | float
+__all__ = ["PROTOCOLS", "Rule", "check_protocol", "reference"]
 
+BACKGROUND = "background"
+RIM = "rim"  # lesions' fine labels with this word in them are what `lesion_in_organ` = "rim_excluded" leaves out
+CYST = "cyst"  # lesions' fine labels with this word in them are cysts for `lesion_in_organ`, the others tumours
 
-@dataclass(frozen=True)
-class Rule:
-    """One rule of a protocol.
-
-    Attributes:
-        name: the key in a scenario's `protocol` table.
-        version: raised when the same value gives other references.
-        parameter: what the value means.
-        unit: of the value ("" for choices).
-        default: the value where a protocol says nothing.
-        choices: the values allowed, for a rule without order.
-        levels: values of severity 1 to 5, for an ordered rule.
-        range: smallest and largest value, for an ordered rule.
-        reference: source.
-        substructure: whether it is about fine labels that a dataset must declare (`optional_members`).
-    """
-
-    name: str
-    version: int
-    parameter: str
-    unit: str
-    default: Choice
-    choices: tuple[str, ...] = ()
-    levels: tuple[float, ...] = ()
-    range: tuple[float, float] = (0.0, 0.0)
-    reference: str = ""
-    substructure: bool = False
-
-
-# in the order in which they are applied
-PROTOCOLS: dict[str, Rule] = {
-    "hilum": Rule(
-        name="hilum",
-        version=1,
-        parameter="whether the hilum (vessels and fat at the entry of an organ) belongs to it",
-        unit="",
-        default="excluded",
-        choices=("included", "excluded"),
-        reference="liver hilum: 3D-IRCADb, SLIVER07 and LiTS differ; kidney sinus: Heller et al., KiTS",
-        substructure=True,
-    ),
-    "vessels": Rule(
-        name="vessels",
-        version=1,
-        parameter="whether the large vessels inside an organ belong to it",
-        unit="",
-        default="included",
-        choices=("included", "excluded"),
-        reference="intrahepatic vessels are 9.7 % of the liver on CT; volumetry leaves them out",
-        substructure=True,
-    ),
-    "min_lesion_mm3": Rule(
-        name="min_lesion_mm3",
-        version=1,
-        parameter="smallest lesion that is drawn",
-        unit="mm3",
-        default=0.0,
-        levels=(3.0, 9.0, 27.0, 64.0, 125.0),
-        range=(0.0, 1e6),
-        reference="Malinin et al., Shifts 2.0, 2022: lesions below 9 voxels are dropped",
-    ),
-    "margin_mm": Rule(
-        name="margin_mm",
-        version=1,
-        parameter="distance of the contour from the surface, positive outside",
-        unit="mm",
-        default=0.0,
-        levels=(1.0, 2.0, 3.0, 5.0, 8.0),
-        range=(-20.0, 20.0),
-        reference="inner or outer edge: Kuijf et al., WMH challenge, IEEE Trans Med Imaging 38:2556, 2019",
-    ),
-    "axial_smoothing_mm": Rule(
-        name="axial_smoothing_mm",
-        version=1,
-        parameter="SD of the smoothing of a contour drawn by hand, slice by slice",
-        unit="mm",
-        default=0.0,
-        levels=(1.0, 2.0, 3.0, 4.0, 6.0),
-        range=(0.0, 20.0),
-        reference="contours of radiotherapy are drawn in axial slices",
-    ),
-}
+OptionalMembers = Mapping[str, tuple[str, str]]
+AlternativeMembers = Mapping[str, tuple[str, Mapping[str, str]]]
 
 
 def check_protocol(
-    protocol: Mapping[str, Any], optional_members: Mapping[str, tuple[str, str]], where: object = None
+    protocol: Mapping[str, Any],
+    optional_members: OptionalMembers,
+    where: object = None,
+    *,
+    alternative_members: AlternativeMembers | None = None,
+    structures: Sequence[str] | None = None,
+    things: Collection[str] | None = None,
+    ndim: int | None = None,
 ) -> dict[str, Choice]:
-    """The protocol table of a scenario, completed by the defaults of `PROTOCOLS`.
+    """The protocol table of a scenario, completed by its `rater_style` and the defaults of `PROTOCOLS`.
 
     Args:
-        protocol: rule -> value.
+        protocol: rule -> value, or -> { structure = value } for a rule on structures.
         optional_members: of the dataset: fine label -> (structure, rule).
         where: file and key, for the message.
+        alternative_members: of the dataset: fine label -> (rule, {choice: structure}).
+        structures: what is segmented, where that is known; else names of structures are not checked.
+        things: structures of the dataset that are made of lesions, where that is known.
+        ndim: 2 or 3, where that is known.
 
     Raises:
-        SpecError: unknown rule or value (with the nearest known one), or a rule on a sub-structure that the dataset
-            does not have.
+        SpecError: unknown rule or value (with the nearest known one), a rule on a sub-structure or on lesions that the
+            dataset does not have, or a rule of volumes on pictures.
     """
-    available = {rule for _, rule in optional_members.values()}
+    available = {rule for _, rule in optional_members.values()} | {r for r, _ in (alternative_members or {}).values()}
+    no_lesions = things is not None and structures is not None and not set(things) & set(structures)
     for name, value in protocol.items():
         if name not in PROTOCOLS:
             raise SpecError(f"unknown protocol rule '{name}'", where=where, remedy=nearest(name, PROTOCOLS))
         rule = PROTOCOLS[name]
-        if rule.choices and value not in rule.choices:
-            raise SpecError(f"{name} = {value!r}", where=where, remedy=nearest(str(value), rule.choices))
-        low, high = rule.range
-        if not rule.choices and (
-            isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high
-        ):
-            raise SpecError(f"{name} = {value!r}", where=where, remedy=f"use {low:g} to {high:g} {rule.unit}")
-        if rule.substructure and name not in available:
+        _check_value(rule, value, structures, where)
+        needed = name if rule.substructure else rule.about
+        if needed and needed not in available:
             raise SpecError(
                 f"protocol rule '{name}' needs a sub-structure that the dataset has no labels of",
                 where=where,
                 remedy="leave it out or use another dataset",
             )
-    return {name: protocol.get(name, rule.default) for name, rule in PROTOCOLS.items()}
+        if value == rule.default:
+            continue
+        if "volume" in rule.requires and ndim == 2:
+            raise SpecError(
+                f"protocol rule '{name}' is defined for volumes, not pictures", where=where, remedy="leave it out"
+            )
+        if rule.scope == "lesions" and no_lesions and not isinstance(value, Mapping):
+            raise SpecError(
+                f"protocol rule '{name}' needs a structure that is made of lesions",
+                where=where,
+                remedy=f"name the structures that it is for: {name} = {{ structure = {value} }}",
+            )
+    style = RATER_STYLES[protocol.get("rater_style", "neutral")]
+    return {name: protocol.get(name, style.get(name, rule.default)) for name, rule in PROTOCOLS.items()}
+
+
+def _check_value(rule: Rule, value: Any, structures: Sequence[str] | None, where: object) -> None:
+    """Refuses a value that a rule does not know."""
+    if rule.name == "reassign":
+        if value != rule.default and not isinstance(value, Mapping):
+            raise SpecError(f"reassign = {value!r}", where=where, remedy="write reassign = { label = 'structure' }")
+        return
+    if isinstance(value, Mapping) and rule.scope != "dataset":
+        for structure, own in value.items():
+            if structures is not None and structure not in structures:
+                known = nearest(structure, structures)
+                raise SpecError(f"{rule.name}: unknown structure '{structure}'", where=where, remedy=known)
+            if isinstance(own, Mapping):
+                raise SpecError(f"{rule.name}: {structure} = {own!r}", where=where, remedy="give one value")
+            _check_value(rule, own, structures, where)
+    elif rule.name == "order" and isinstance(value, list | tuple):
+        unknown = [name for name in value if structures is not None and name not in structures]
+        if unknown or len(set(value)) < len(value):
+            raise SpecError(f"order = {list(value)!r}", where=where, remedy="list structures, each at most once")
+    elif rule.choices and (not isinstance(value, str) or value not in rule.choices):
+        raise SpecError(f"{rule.name} = {value!r}", where=where, remedy=nearest(str(value), rule.choices))
+    elif not rule.choices:
+        low, high = rule.range
+        number = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+        if not number or (rule.whole and value != int(value)):
+            kind = "whole numbers from " if rule.whole else ""
+            raise SpecError(
+                f"{rule.name} = {value!r}", where=where, remedy=f"use {kind}{low:g} to {high:g} {rule.unit}"
+            )
 
 
 def reference(
@@ -140,17 +113,25 @@ def reference(
     *,
     fine_labels: Sequence[str],
     members: Mapping[str, Sequence[str]],
-    optional_members: Mapping[str, tuple[str, str]],
+    optional_members: OptionalMembers,
     structures: Sequence[str],
     protocol: Mapping[str, Any],
     spacing: Sequence[float] | None,
     things: Collection[str] | None = None,
+    alternative_members: AlternativeMembers | None = None,
+    affine: np.ndarray | None = None,
+    lesion_map: np.ndarray | None = None,
+    barriers: Collection[str] = (),
+    stuff: Collection[str] = (),
 ) -> np.ndarray:
     """What annotators draw under a protocol, uint8 (*s): 0, then one label per structure in the order given.
 
-    A later structure is drawn over an earlier one, so a lesion comes after its organ. The rules act in the order of
-    `PROTOCOLS`: first what belongs to a structure, then which lesions are drawn, then the margin, then the smoothing.
-    A voxel that a structure gives up falls to the structure beneath it, or else to the background.
+    A later structure is drawn over an earlier one, so a lesion comes after its organ (rule `order` changes that). The
+    rules act in the order of `PROTOCOLS`: first what belongs to a structure, then which lesions and parts are drawn,
+    then how the contour runs. A structure grows into background and stuff alone, never into another structure of the
+    dataset; but a lesion grows within its organ. A voxel that a structure gives up falls to the structure beneath it,
+    or else to the background. A structure that the protocol removes altogether is missing from the reference: an empty
+    reference is a result.
 
     Args:
         fine: fine labels (*s), values are indices of `fine_labels`.
@@ -161,43 +142,116 @@ def reference(
         structures: what is segmented, at most 255.
         protocol: rule -> value; defaults where it says nothing.
         spacing: voxel size in mm in axis order, or None (then the values in mm are pixels).
-        things: structures made of lesions, for `min_lesion_mm3`; by default those that hold instances, or all of them
-            where there are no instances.
+        things: structures made of lesions; by default those that hold instances, or all of them where there are no
+            instances.
+        alternative_members: fine label -> (rule, {choice: structure}) of a sub-structure that belongs to one structure
+            or to another.
+        affine: (4, 4), voxel index to RAS mm, for rules with a direction.
+        lesion_map: (*s), standard deviations above normal-appearing tissue, for `penumbra_z`.
+        barriers: fine labels that a clinical target does not spread into (bone, the outside).
+        stuff: structures that fill the space between organs (fat, muscle): what is taken from them like background.
 
     Raises:
-        SpecError: unknown structure, rule or value, or a rule on a sub-structure that the dataset does not have.
+        SpecError: unknown structure, rule or value, or a rule that the dataset or the image cannot support.
     """
-    rules = check_protocol(protocol, optional_members)
     for name in structures:
         if name not in members:
             raise SpecError(f"unknown structure '{name}'", remedy=nearest(name, members))
-    mm = tuple(float(s) for s in spacing) if spacing is not None else (1.0,) * fine.ndim
-    index = {name: i for i, name in enumerate(fine_labels)}
-    labels = _labels_of(members, optional_members, rules)
-    masks = {name: np.isin(fine, [index[label] for label in labels[name]]) for name in members}
-    smallest = float(rules["min_lesion_mm3"])
-    if smallest > 0:
-        for name in _lesions(structures, masks, instances, things):
-            masks[name] = without_small(masks[name], instances, smallest, mm)
-    margin = float(rules["margin_mm"])
-    if margin:
-        masks = with_margin(masks, structures, margin, mm)
-    drawn = np.zeros(fine.shape, np.uint8)
-    for i, name in enumerate(structures, start=1):
-        drawn[masks[name]] = i
-    sigma = float(rules["axial_smoothing_mm"])
-    return smoothed_slices(drawn, len(structures) + 1, sigma, mm) if sigma > 0 else drawn
+    alternative_members = alternative_members or {}
+    rules = check_protocol(
+        protocol,
+        optional_members,
+        alternative_members=alternative_members,
+        structures=structures,
+        things=things,
+        ndim=fine.ndim,
+    )
+    labels = _labels_of(members, optional_members, alternative_members, rules)
+    _reassign(labels, rules["reassign"], fine_labels)
+    _settle_lesions(labels, members, things or (), str(rules["lesion_in_organ"]))
+    masks = {name: _where(fine, fine_labels, own) for name, own in labels.items()}
+    lesions = tuple(_lesions(structures, masks, instances, things))
+    rims = {label for name in things or () for label in members[name] if RIM in label}
+    trees = {s: [f for f, to in optional_members.items() if to == (s, "vessels")] for s in members}
+    scene = Scene(
+        structures=tuple(structures),
+        lesions=lesions,
+        things=tuple(things) if things is not None else lesions,
+        hosts=_hosts(members, things or (), stuff),
+        rules=rules,
+        spacing=tuple(float(s) for s in spacing) if spacing is not None else (1.0,) * fine.ndim,
+        instances=instances,
+        affine=affine,
+        lesion_map=lesion_map,
+        barrier=_where(fine, fine_labels, barriers),
+        vessels={name: _where(fine, fine_labels, own) for name, own in trees.items()},
+        rim=_where(fine, fine_labels, rims) if rims else None,
+    )
+    for name, act in STEPS.items():
+        values = values_of(PROTOCOLS[name], rules[name], scene)
+        if values:
+            masks = act(masks, values, scene)
+    order = regions.painting_order(masks, scene.structures, rules["order"])  # type: ignore[arg-type]
+    drawn = regions.painted(masks, scene.structures, order)
+    sigma = float(rules["axial_smoothing_mm"])  # type: ignore[arg-type]
+    return contours.smoothed_slices(drawn, len(structures) + 1, sigma, scene.spacing) if sigma > 0 else drawn
 
 
 def _labels_of(
-    members: Mapping[str, Sequence[str]], optional_members: Mapping[str, tuple[str, str]], rules: Mapping[str, Choice]
+    members: Mapping[str, Sequence[str]],
+    optional_members: OptionalMembers,
+    alternative_members: AlternativeMembers,
+    rules: Mapping[str, Choice],
 ) -> dict[str, list[str]]:
-    """Structure -> the fine labels that belong to it under the rules."""
+    """Structure -> the fine labels that belong to it under the rules on sub-structures."""
     labels = {name: list(own) for name, own in members.items()}
     for label, (structure, rule) in optional_members.items():
-        if structure in labels and rules[rule] == "included":
+        if structure in labels and rules[rule] in PROTOCOLS[rule].included:
+            labels[structure].append(label)
+    for label, (rule, structure_of) in alternative_members.items():
+        structure = structure_of.get(str(rules[rule]), BACKGROUND)
+        if structure in labels:
             labels[structure].append(label)
     return labels
+
+
+def _reassign(labels: dict[str, list[str]], moves: Choice, fine_labels: Sequence[str]) -> None:
+    """Gives fine labels to other structures, in place."""
+    for label, structure in moves.items() if isinstance(moves, Mapping) else ():
+        if label not in fine_labels:
+            raise SpecError(f"reassign: unknown fine label '{label}'", remedy=nearest(label, fine_labels))
+        if structure not in labels and structure != BACKGROUND:
+            raise SpecError(
+                f"reassign: unknown structure '{structure}'", remedy=nearest(str(structure), [*labels, BACKGROUND])
+            )
+        for name, own in labels.items():
+            labels[name] = [other for other in own if other != label] + ([label] if name == structure else [])
+
+
+def _settle_lesions(
+    labels: dict[str, list[str]], members: Mapping[str, Sequence[str]], things: Collection[str], which: str
+) -> None:
+    """Takes the lesions out of their organs that `lesion_in_organ` leaves out, in place."""
+    if which == PROTOCOLS["lesion_in_organ"].default:
+        return
+    lesions = {label for name in things for label in members[name]}
+    if not any(lesions & set(own) for name, own in members.items() if name not in things):
+        raise SpecError(
+            "protocol rule 'lesion_in_organ' needs lesions inside an organ, of which the dataset has none",
+            remedy="leave it out or use another dataset",
+        )
+    cysts = {label for label in lesions if CYST in label}
+    out = {"tumour": cysts, "cyst": lesions - cysts, "none": lesions, "rim_excluded": set()}[which]
+    for name in set(labels) - set(things):
+        labels[name] = [label for label in labels[name] if label not in out]
+
+
+def _where(fine: np.ndarray, fine_labels: Sequence[str], labels: Collection[str]) -> np.ndarray:
+    """Where the fine labels are among some of them, bool (*s)."""
+    for label in labels:
+        if label not in fine_labels:
+            raise SpecError(f"unknown fine label '{label}'", remedy=nearest(label, fine_labels))
+    return np.isin(np.arange(len(fine_labels)), [fine_labels.index(label) for label in labels])[fine]
 
 
 def _lesions(
@@ -215,75 +269,14 @@ def _lesions(
     return [name for name in structures if masks[name].any() and counted[masks[name]].all()]
 
 
-def without_small(
-    mask: np.ndarray, instances: np.ndarray | None, smallest_mm3: float, spacing: tuple[float, ...]
-) -> np.ndarray:
-    """The mask (*s) without its lesions below a volume; a new array.
-
-    A lesion is an instance, or a 26-connected piece (8-connected in 2-D) of what has no instance. In 2-D the limit is
-    the area of the great disc of a sphere of that volume.
-    """
-    limit = smallest_mm3 if mask.ndim == 3 else np.pi * (3 * smallest_mm3 / (4 * np.pi)) ** (2 / 3)
-    ids = np.zeros(mask.shape, np.int64) if instances is None else np.where(mask, instances, 0).astype(np.int64)
-    pieces = cc3d.connected_components((mask & (ids == 0)).astype(np.uint8), connectivity=26 if mask.ndim == 3 else 8)
-    ids += np.where(pieces > 0, pieces.astype(np.int64) + ids.max(), 0)
-    sizes = np.bincount(ids.ravel()) * float(np.prod(spacing))
-    return mask & (sizes[ids] >= limit)
-
-
-def with_margin(
-    masks: Mapping[str, np.ndarray], structures: Sequence[str], margin: float, spacing: tuple[float, ...]
-) -> dict[str, np.ndarray]:
-    """Masks (*s) whose surfaces are moved by `margin` in the unit of `spacing`, outwards where it is positive.
-
-    Outwards a structure takes background alone: neither a voxel of another structure of the dataset nor one that an
-    earlier structure has taken. Inwards the voxels within the margin are given up, which opens gaps between
-    neighbours; the edge of the image is no surface. Distances are Euclidean between voxel centres, and a quarter of
-    the smallest voxel side is added to the margin: without it the surface of a ball moves by that much too little,
-    with half a side by as much too far. A margin below 0.75 sides does nothing.
-    """
-    moved = dict(masks)
-    reach = abs(margin) + 0.25 * min(spacing)
-    if margin < 0:
-        for name in structures:
-            if masks[name].any():
-                moved[name] = masks[name] & (_distance_to(~masks[name], spacing) > reach)
-        return moved
-    taken = np.any(list(masks.values()), axis=0)
-    for name in structures:
-        if masks[name].any():
-            grown = ~taken & (_distance_to(masks[name], spacing) <= reach)
-            moved[name] = masks[name] | grown
-            taken |= grown
-    return moved
-
-
-def _distance_to(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
-    """Distance (*s) from every voxel centre to the nearest voxel centre of `mask`, inf where there is none."""
-    if not mask.any():
-        return np.full(mask.shape, np.inf, np.float32)
-    return edt.edt(np.ascontiguousarray(~mask), anisotropy=spacing, black_border=False)
-
-
-def smoothed_slices(drawn: np.ndarray, classes: int, sigma: float, spacing: tuple[float, ...]) -> np.ndarray:
-    """Labels (*s) after each axial slice (last two axes) was smoothed: the class with the largest Gaussian mean.
-
-    The smoothing is in-plane, as that of contours drawn slice by slice, and leaves no gap between neighbours that
-    had none. `sigma` is in the unit of `spacing`.
-    """
-    rows, columns = (_gaussian(n, sigma / mm) for n, mm in zip(drawn.shape[-2:], spacing[-2:], strict=True))
-    best = np.full(drawn.shape, -1.0, np.float32)
-    out = np.zeros_like(drawn)
-    for label in range(classes):
-        share = rows @ (drawn == label).astype(np.float32) @ columns.T
-        larger = share > best + 1e-6  # ties go to the lower label
-        best = np.where(larger, share, best)
-        out[larger] = label
-    return out
-
-
-def _gaussian(n: int, sigma: float) -> np.ndarray:
-    """Gaussian smoothing of n samples as a matrix (n, n) with rows summing to 1."""
-    distance = np.arange(n)[:, None] - np.arange(n)[None, :]
-    weights = np.exp(-0.5 * (distance / max(sigma, 1e-6)) ** 2)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+def _hosts(
+    members: Mapping[str, Sequence[str]], things: Collection[str], stuff: Collection[str]
+) -> dict[str, frozenset[str]]:
+    """Structures that each may grow into: stuff, what it is part of, or every organ for a lesion that is in none."""
+    hosts = {}
+    for name, own in members.items():
+        around = {other for other, theirs in members.items() if other != name and set(own) < set(theirs)}
+        if name in things and not around:
+            around = set(members) - set(things)
+        hosts[name] = frozenset(around | set(stuff))
+    return hosts

@@ -35,6 +35,14 @@ def thick_enough(mask: np.ndarray, diameter: float, spacing: tuple[float, ...]) 
     mask that covers a voxel. It is computed on a grid of half the voxel size, so that even and odd widths are told
     apart. The rim of 0.75 voxels keeps the ragged edge of what stays.
     """
+    out = np.zeros_like(mask)
+    for box, piece in each_piece(mask, grow=1):
+        out[box] |= _thick_enough(piece, diameter, spacing)
+    return out
+
+
+def _thick_enough(mask: np.ndarray, diameter: float, spacing: tuple[float, ...]) -> np.ndarray:
+    """`thick_enough` of one connected piece."""
     half = tuple(mm / 2 for mm in spacing)
     fine = mask
     for axis in range(mask.ndim):
@@ -44,7 +52,7 @@ def thick_enough(mask: np.ndarray, diameter: float, spacing: tuple[float, ...]) 
     kept = fine & (distance_to(core, half) < diameter / 2 + 0.75 * min(spacing))
     for axis in range(mask.ndim):
         split = kept.shape[:axis] + (mask.shape[axis], 2) + kept.shape[axis + 1 :]
-        kept = kept.reshape(split).any(axis=axis + 1)
+        kept = np.logical_or.reduce(kept.reshape(split), axis=axis + 1)
     return kept & mask
 
 
@@ -177,6 +185,24 @@ def without_small(
     ids += np.where(loose > 0, loose.astype(np.int64) + ids.max(), 0)
     sizes = np.bincount(ids.ravel()) * float(np.prod(spacing))
     return mask & (sizes[ids] >= limit)
+
+
+def confluent(mask: np.ndarray, gap: float, spacing: tuple[float, ...]) -> np.ndarray:
+    """The mask with its connected pieces joined where they lie no further apart than `gap`, from face to face.
+
+    The bridge is where the distances to the two nearest pieces add up to no more than that; it is built until nothing
+    is left to join.
+    """
+    out, before = mask.copy(), -1
+    while int(out.sum()) != before:
+        before = int(out.sum())
+        nearest, second = (np.full(mask.shape, np.inf, np.float32) for _ in range(2))
+        for box, piece in each_piece(out, grow=int(np.ceil(gap / min(spacing))) + 1):
+            away = distance_to(piece, spacing)
+            second[box] = np.minimum(second[box], np.maximum(nearest[box], away))
+            nearest[box] = np.minimum(nearest[box], away)
+        out |= nearest + second <= gap + min(spacing) * (1 + 1e-6)  # from voxel centre to voxel centre
+    return out
 
 
 def above_threshold(mask: np.ndarray, lesion_map: np.ndarray, z: float) -> np.ndarray:

@@ -30,7 +30,7 @@ class Setting(NamedTuple):
     whole: bool = False
 
 
-PHASES = ("unenhanced", "late_arterial", "portal_venous", "delayed")
+PHASES = ("unenhanced", "early_arterial", "late_arterial", "early_portal", "portal_venous", "delayed")
 # keys of one sequence or several: `presets.SEQUENCES` says which, and with what defaults
 SEQUENCE_KEYS: dict[str, Setting] = {
     "tr_ms": Setting(None, "ms", 1.0, 20000.0),  # between excitations, or between inversions

@@ -102,12 +102,13 @@ class Scenario(Model):
     `sealed` scenarios give ranges of levels; see `shiftbench.spec.sealed`.
     """
 
-    LATER = ("factorial", "stream", "sealed")
+    LATER = ("answer", "factorial", "stream", "sealed")
 
     name: str
     version: Annotated[int, Field(ge=1)]
     question: str
     reason: str
+    answer: str = ""  # what would answer the question
     citation: str
     dataset: str
     dimension: Dimension

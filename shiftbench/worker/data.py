@@ -1,4 +1,4 @@
-"""Data tasks: anatomies, images, references, scores and shift cards. A process that runs these never imports a method."""
+"""Data tasks: anatomies to scores and shift cards. A process that runs these never imports a method."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def load_state(store: Store, state: Sequence[str], device: str) -> tuple[Normali
 
 
 def predict(store: Store, key: str, task: Mapping[str, Any]) -> None:
-    """Adapts and predicts one fold; what fails is recorded case by case and never counts as done."""
+    """Adapts and predicts one fold or stream; what fails is recorded case by case and never counts as done."""
     try:
         _predict(store, key, task)
     except NotApplicable as reason:
@@ -134,11 +134,11 @@ def _predict(store: Store, key: str, task: Mapping[str, Any]) -> None:
     stream = _Stream(store, loaded, task)
     record: dict[str, Any] = {"cases": {}}
     with store.workspace() as folder:
-        for case, images_key in _stream_order(store, Part.of(task["test"]), task["domain_seed"]):
+        for name, images_key, case in _places(store, task):
             image = torch.from_numpy(load_image(store, images_key, case)).to(task["device"])
-            labels, record["cases"][case] = stream.one(image)
+            labels, record["cases"][name] = stream.one(image)
             if labels is not None:
-                np.savez_compressed(folder / f"{case}.npz", labels=labels)
+                np.savez_compressed(folder / f"{name}.npz", labels=labels)
         record["seconds_adapt"] = stream.seconds_adapt
         bad = {c: e for c, e in record["cases"].items() if e["status"] != Status.OK}
         if bad:
@@ -213,6 +213,24 @@ class _Stream:
 
 def _content(image: torch.Tensor) -> str:
     return digest(image.cpu().numpy().tobytes().hex())
+
+
+def _places(store: Store, task: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+    """(name of the prediction, images key, case) of every case that could be acquired, in the order of the stream.
+
+    A stream of targets is listed by the plan, for a case occurs in it once per target; a target alone has its seeded
+    order.
+    """
+    if "stream" not in task:
+        for case, images_key in _stream_order(store, Part.of(task["test"]), task["domain_seed"]):
+            yield case, images_key, case
+        return
+    missing: dict[str, Mapping[str, str]] = {}
+    for name, images_key, case in task["stream"]:
+        if images_key not in missing:
+            missing[images_key] = store.record("images", images_key)["not_applicable"]
+        if case not in missing[images_key]:
+            yield name, images_key, case
 
 
 def _stream_order(store: Store, test: Part, domain_seed: int) -> Iterable[tuple[str, str]]:

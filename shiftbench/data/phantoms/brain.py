@@ -21,7 +21,7 @@ from shiftbench.types import Anatomy
 
 YOUNGEST, OLDEST = 20, 75
 FLUIDS = ("csf", "ventricle", "eye")
-FLUID_TEXTURE = np.float32(0.1)  # of the texture of tissue: fluids are even
+FLUID_EVENNESS = np.float32(0.9)  # share of the texture that fluids do not have
 LINING = 1.6  # mm of white matter at the least around the ventricles
 PAINTED = {  # tissue -> fine label
     "fat": "scalp",
@@ -31,13 +31,14 @@ PAINTED = {  # tissue -> fine label
     "marrow": "skull",
     "csf": "csf",
     "dura": "dura",
-    "blood_venous": "dura",
+    "sinus": "dura",
     "cortex": "cortex",
     "white_matter": "white_matter",
     "caudate": "deep_grey",
     "putamen": "deep_grey",
     "pallidum": "deep_grey",
     "thalamus": "deep_grey",
+    "hippocampus": "deep_grey",
     "brainstem": "brainstem",
     "cerebellar_grey": "cerebellum",
     "cerebellar_white": "cerebellum",
@@ -94,21 +95,24 @@ class BrainPhantom(Cohort):
     reference_label: ClassVar[str] = "white_matter"
     population_keys: ClassVar[Mapping[str, tuple[float, float, float]]] = {
         "lesion_load": (1.0, 0.01, 32.0),
-        "lesion_median_mm3": (300.0, 10.0, 3000.0),
+        "lesion_median_mm3": (450.0, 10.0, 3000.0),
         "periventricular_share": (0.6, 0.0, 1.0),
         "empty_prevalence": (0.1, 0.0, 1.0),
         "age_years_added": (0.0, 0.0, 60.0),
         "head_scale": (1.0, 0.6, 1.0),
     }
     warp: ClassVar[Sequence[tuple[float, float]]] = ((80.0, 3.0), (28.0, 1.0))
-    texture_sd: ClassVar[float] = 0.05
+    texture_sd: ClassVar[float] = 0.03
     texture_mm: ClassVar[float] = 3.5
 
     def anatomy(self, case_id: str, population: Mapping[str, float]) -> Anatomy:
+        """The patient `case_id` in a population, as `Cohort.anatomy`, with even fluids."""
         anatomy = super().anatomy(case_id, population)
-        assert anatomy.texture is not None
-        fluid = np.isin(anatomy.fine, [self.fine_labels.index(name) for name in FLUIDS])
-        anatomy.texture[:, fluid] *= FLUID_TEXTURE
+        assert anatomy.tissue is not None and anatomy.values is not None and anatomy.texture is not None
+        fluid = np.isin(anatomy.values["fine_label"], [self.fine_labels.index(name) for name in FLUIDS])
+        blocks = [size for pair in zip(self.shape, self.supersampling, strict=True) for size in pair]
+        share = fluid[anatomy.tissue].reshape(blocks).mean(axis=(1, 3, 5), dtype=np.float32)
+        np.multiply(anatomy.texture, 1 - FLUID_EVENNESS * share, out=anatomy.texture)
         return anatomy
 
     def _tissues(self) -> Mapping[str, Tissue]:
@@ -121,9 +125,11 @@ class BrainPhantom(Cohort):
     def _grid(self, case_id: str, population: Mapping[str, float]) -> Grid:
         """The warped grid of a tilted and shifted head, in mm of an adult's head."""
         rng = self._draw(case_id, "pose")
-        turn = rotation(*(rng.standard_normal(3) * (4.0, 3.5, 4.5)))
+        turn = rotation(*(rng.standard_normal(3) * (3.5, 2.5, 3.5)))
         shift = rng.standard_normal(3) * (4.0, 4.0, 4.0) + (-2.0, 0.0, 0.0)
-        grid = warped_grid(self.shape, self.spacing_mm, self.supersampling, self._draw(case_id, "warp"), scales=self.warp)
+        grid = warped_grid(
+            self.shape, self.spacing_mm, self.supersampling, self._draw(case_id, "warp"), scales=self.warp
+        )
         scale = np.float32(population["head_scale"])
         where = ((turn / scale) @ grid.where.reshape(3, -1)).reshape(grid.where.shape)
         where -= shift.astype(np.float32).reshape(3, 1, 1, 1)
@@ -164,7 +170,7 @@ def _head(canvas: Canvas) -> Head:
     rng = canvas.draw("head")
     fluid, inner, outer, diploe, scalp, face = rng.standard_normal(6)
     return Head(
-        fluid=1.6 + 0.3 * float(np.clip(fluid, -2, 2)),
+        fluid=1.3 + 0.3 * float(np.clip(fluid, -2, 2)),
         tables=(1.8 + 0.2 * float(np.clip(inner, -2, 2)), 1.9 + 0.25 * float(np.clip(outer, -2, 2))),
         diploe=3.0 + 0.7 * float(np.clip(diploe, -2, 2)),
         scalp=5.0 + 0.8 * float(np.clip(scalp, -2, 2)),
@@ -177,13 +183,13 @@ def _surface(canvas: Canvas, age: float, male: bool) -> Surface:
     rng = canvas.draw("surface")
     size = np.exp(0.03 * rng.standard_normal(3) + 0.015 * rng.standard_normal() + (0.015 if male else -0.015))
     years = age - YOUNGEST
-    shrink, widening = np.exp(0.3 * rng.standard_normal(2)) * (0.022, 0.008) * years
+    shrink, widening = np.exp(0.3 * rng.standard_normal(2)) * (0.018, 0.007) * years
     return Surface(
         size=size.astype(np.float32),
-        sulci=Waves.drawn(rng, 22.0, 28),
-        minor=Waves.drawn(rng, 15.0, 20),
+        sulci=Waves.drawn(rng, 23.5, 24),
+        minor=Waves.drawn(rng, 15.0, 16),
         depth=Waves.drawn(rng, 55.0, 6),
-        wander=Waves.drawn(rng, 45.0, 4),
+        wander=Waves.drawn(rng, 36.0, 5),
         shrink_mm=float(shrink),
         widening_mm=float(widening),
     )
@@ -203,7 +209,7 @@ def _inner(canvas: Canvas, age: float) -> Inner:
             float(np.exp(0.1 * middle) * growth),
         ),
         widening_mm=0.012 * years,
-        nuclei=float(np.exp(0.05 * np.clip(nuclei, -2, 2)) * (1 - 0.0012 * years)),
+        nuclei=float(np.exp(0.05 * np.clip(nuclei, -2, 2)) * (1.11 - 0.0006 * years)),
         shift=shift,
         folia=Waves.drawn(rng, 40.0, 6),
         cerebellum=float(np.exp(0.03 * np.clip(cerebellum, -2, 2))),
@@ -211,33 +217,36 @@ def _inner(canvas: Canvas, age: float) -> Inner:
 
 
 def _thickness(canvas: Canvas, age: float) -> float:
-    """Thickness of the cortex in mm: 3.0 (SD 0.12) at 20 years, 0.008 less each year."""
-    return float(3.0 + 0.12 * canvas.draw("cortex").standard_normal() - 0.008 * (age - YOUNGEST))
+    """Thickness of the cortex in mm: 2.6 (SD 0.12) at 20 years, 0.004 less each year."""
+    return float(2.6 + 0.12 * canvas.draw("cortex").standard_normal() - 0.004 * (age - YOUNGEST))
 
 
 def _brain(
     points: np.ndarray, index: Mapping[str, int], surface: Surface, inner: Inner, thickness: float
 ) -> np.ndarray:
-    """Tissue index (n,) of points inside the skull."""
+    """Tissue index (n,) of points inside the skull; what comes later lies on top."""
     hull = surface.hull_mm(points)
-    depth, outer = surface.depths_mm(points, hull)
+    cerebellum, folia = inner.cerebellum_mm(points)
+    depth, outer = surface.depths_mm(points, hull, cerebellum)
     out = np.full(points.shape[1], index["csf"], np.uint8)
 
     def paint(name: str, where: np.ndarray) -> None:
         np.copyto(out, np.uint8(index[name]), where=where)
 
     paint("cortex", depth > 0)
-    white = depth > thickness
-    paint("white_matter", white)
+    paint("white_matter", depth > thickness)
     middle = np.abs(points[2])
     falx = (outer < 0) & (middle < 0.7) & (np.hypot((points[0] - 7) / 32, (points[1] - 3) / 50) > 1) & (points[0] > -12)
     paint("dura", falx)
     sinus = (hull > -3.0) & (middle + 1.3 * np.maximum(-hull, 0) < 4.5) & (points[0] > -12) & (points[1] > -60)
-    paint("blood_venous", sinus & (outer < 0))
-    _paint_hindbrain(points, hull, inner, paint)
+    paint("sinus", sinus & (outer < 0))
+    hind = (cerebellum < 0) & (outer < 0)
+    paint("cerebellar_grey", hind & (folia > 0))
+    paint("cerebellar_white", hind & (folia > 2.0))
+    paint("brainstem", inner.brainstem_mm(points) < 0)
     lateral = inner.ventricles_mm(points)
     for name in NUCLEI:
-        paint(name, (inner.nucleus_level(name, points) < 1) & white)
+        paint(name, (inner.nucleus_level(name, points) < 1) & (depth > 0))
     paint("white_matter", (lateral < LINING) & (hull < 0) & (out == index["cortex"]))
     fluid = lateral < 0
     paint("ventricle", fluid)
@@ -245,22 +254,14 @@ def _brain(
     return out
 
 
-def _paint_hindbrain(points: np.ndarray, hull: np.ndarray, inner: Inner, paint) -> None:
-    cerebellum, cortex = inner.cerebellum_mm(points)
-    below = (cerebellum < 0) & (cerebellum + 1.0 < hull)
-    paint("csf", (cerebellum < 1.0) & (cerebellum < hull))
-    paint("cerebellar_grey", below & (cortex > 0))
-    paint("cerebellar_white", below & (cortex > 2.0))
-    paint("brainstem", (inner.brainstem_mm(points) < 0))
-
-
 def _depths(
     points: np.ndarray, surface: Surface, inner: Inner, thickness: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances (n,) in mm into the white matter, from the ventricles, and from the cortex."""
-    depth, _ = surface.depths_mm(points, surface.hull_mm(points))
+    cerebellum, _ = inner.cerebellum_mm(points)
+    depth, _ = surface.depths_mm(points, surface.hull_mm(points), cerebellum)
     cortex, ventricle = depth - np.float32(thickness), inner.ventricles_mm(points)
     nuclei = np.minimum.reduce([inner.nucleus_level(name, points) for name in NUCLEI])
     free = np.minimum(cortex, ventricle)
-    hind = np.minimum(inner.brainstem_mm(points), inner.cerebellum_mm(points)[0])
+    hind = np.minimum(inner.brainstem_mm(points), cerebellum)
     return np.minimum(np.minimum(free, 4 * (nuclei - 1)), hind), ventricle, cortex

@@ -52,13 +52,14 @@ class Waves:
 
 def ellipsoid_mm(points: np.ndarray, centre: Sequence[float], radii: Sequence[float]) -> np.ndarray:
     """Approximate signed distance (n,) to an ellipsoid in mm, negative inside."""
-    near, far = np.zeros(points.shape[1], np.float32), np.zeros(points.shape[1], np.float32)
+    near = np.full(points.shape[1], 1e-6, np.float32)  # at the centre the distance is that to the nearest pole
+    far = np.full(points.shape[1], 1e-6 / min(radii) ** 2, np.float32)
     for p, c, r in zip(points, centre, radii, strict=True):
         along = (p - np.float32(c)) * np.float32(1 / r)
         near += along * along
         far += (along * np.float32(1 / r)) ** 2
     level = np.sqrt(near)
-    return level * (level - 1) / np.sqrt(np.maximum(far, 1e-9))
+    return level * (level - 1) / np.sqrt(far)
 
 
 def capsule_mm(
@@ -85,7 +86,7 @@ class Surface:
     Attributes:
         size: relative size of the hull (z, y, x).
         sulci, minor, depth: fields of the primary and secondary sulci, and of the depth of the primary ones.
-        wander: field that bends the interhemispheric fissure.
+        wander: field that bends the fissures.
         shrink_mm: by how much the brain lies below the hull of a young one.
         widening_mm: by how much sulci and fissures are wider at each side than in a young brain.
     """
@@ -112,30 +113,32 @@ class Surface:
         """Distances (n,) to the mid-plane of the interhemispheric fissure, and to the other fissures and cisterns."""
         z, y, x = points * np.float32(1 / self.size)[:, None]
         side = np.abs(x)
-        bent = x + np.float32(0.8) * self.wander.value(points)
+        uneven = self.wander.value(points)
+        bent = x + np.float32(0.8) * uneven
         callosum = ellipsoid_mm(np.stack([z, y, np.zeros_like(x)]), (7, 3, 0), (22, 39, 1e3))
         middle = np.hypot(bent, np.maximum(-callosum, 0))
-        uneven = self.minor.value(points)
-        sheet = side - 40 + 0.010 * (y + 2) ** 2 + 0.8 * uneven
+        sheet = side - 40 + 0.010 * (y + 2) ** 2 + 1.2 * uneven
         insula = np.hypot(sheet, np.maximum(np.hypot((z - 3) / 15, (y + 1) / 20) - 1, 0) * 15) + 0.25
         slope = (y + 12 - 1.6 * (z + 4) + 0.55 * (side - 50)) * np.float32(0.5)  # runs up, and outwards to the front
-        opening = np.hypot(slope + 1.5 * uneven, np.maximum(40 - side, 0) + np.maximum(np.abs(y - 2) - 24, 0))
+        opening = np.hypot(slope + 1.2 * uneven, np.maximum(40 - side, 0) + np.maximum(np.abs(y - 2) - 24, 0))
         lateral = np.minimum(insula, opening)
         cistern = np.minimum(
             ellipsoid_mm(points, (-25, -1, 0), (11, 17, 13)), ellipsoid_mm(points, (-7, 32, 0), (8, 5, 8))
         )
         return middle, np.minimum(lateral, cistern)
 
-    def depths_mm(self, points: np.ndarray, hull: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def depths_mm(self, points: np.ndarray, hull: np.ndarray, cerebellum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Depth (n,) below the cerebrospinal fluid, negative in it, and below hull and fissures alone.
 
         Args:
             points: (3, n) inside the hull or near it.
             hull: `hull_mm` of them.
+            cerebellum: signed distance (n,) to it; where both overlap, the tentorium is half-way.
         """
         middle, other = self.fissures_mm(points)
         wide = np.float32(self.widening_mm)
         outer = np.minimum(np.minimum(-hull - np.float32(self.shrink_mm), middle - 1.1 - wide), other - 0.9 - wide)
+        outer = np.minimum(outer, 0.5 * (cerebellum - hull) - 0.8)
         depth = outer.copy()
         near = np.flatnonzero((outer > 0) & (outer < DEEPEST))
         if near.size:
@@ -148,7 +151,7 @@ class Surface:
         unfolded, stretch, radial = _unfolded(points)
         reach = 16.5 + 5.5 * np.clip(self.depth.value(points), -1.2, 1.2)
         primary = self._sheet_mm(self.sulci, unfolded, stretch, radial, outer, reach)
-        secondary = self._sheet_mm(self.minor, unfolded, stretch, radial, outer, np.float32(0.5) * reach)
+        secondary = self._sheet_mm(self.minor, unfolded, stretch, radial, outer, np.float32(0.4) * reach)
         width = 0.35 + 0.9 * np.exp(-outer * np.float32(1 / 3.5)) + np.float32(self.widening_mm)
         return np.minimum(primary, secondary + 0.15) - width
 
@@ -164,7 +167,7 @@ class Surface:
         value, gradient = waves.with_gradient(unfolded)
         gradient -= np.einsum("in,in->n", gradient, radial) * radial
         steepness = np.einsum("in,in->n", gradient, gradient)
-        floor = np.float32(0.1 * (waves.vector**2).sum() / len(waves.phase))
+        floor = np.float32(0.05 * (waves.vector**2).sum() / len(waves.phase))
         across = np.abs(value) / (np.sqrt(steepness + floor) * stretch)
         return np.hypot(across, np.maximum(outer - reach, 0))
 

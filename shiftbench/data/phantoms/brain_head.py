@@ -88,15 +88,15 @@ def _face_mm(points: np.ndarray, head: Head) -> np.ndarray:
 
 
 def _face_parts(canvas: Canvas, index: Mapping[str, int], head: Head) -> None:
-    """Temporal muscles, sinuses, orbits with eyes; over soft tissue and, for the sinuses, over bone."""
+    """Temporal muscles, sinuses, orbits with eyes; never through the inner table of the skull."""
     soft = [index["fat"], index["muscle"]]
     for side in (-1, 1):
         for centre, radii, name, over in (
             ((-14, -28, 68), (34, 36, 10), "muscle", soft),
-            ((-30, -58, 27), (15, 25, 16), "fat", [*soft, index["cortical_bone"], index["marrow"]]),
+            ((-30, -58, 27), (15, 25, 16), "fat", [*soft, index["marrow"]]),
             ((-30, -74, 29.5), (12.2, 12.2, 12.2), "eye", soft),
             ((-30, -84, 29.5), (2.2, 1.6, 4.4), "muscle", [index["eye"]]),
-            *((c, r, "air", [*soft, index["cortical_bone"], index["marrow"]]) for c, r in SINUSES),
+            *((c, r, "air", soft) for c, r in SINUSES),
         ):
             z, y, x = centre
             box, level = ellipsoid(canvas.grid, (z, y, side * x), np.asarray(radii) * head.face)

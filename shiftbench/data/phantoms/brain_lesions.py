@@ -13,11 +13,11 @@ from shiftbench.data.phantoms.canvas import Canvas
 from shiftbench.data.phantoms.shapes import ellipsoid, rotation
 from shiftbench.data.phantoms.tissues import Tissue, mix
 
-EXPECTED = 9.0  # mean of the Poisson count at load 1
+EXPECTED = 10.0  # mean of the Poisson count at load 1
 MOST = 80
-LOG_SD = 0.9  # of the volume; its median is `lesion_median_mm3`
+LOG_SD = 0.85  # of the volume; its median is `lesion_median_mm3`
 SMALLEST_MM3, LARGEST_MM3 = 8.0, 12_000.0
-CANDIDATES = 256  # positions from which each lesion takes the one that suits it best
+CANDIDATES = 160  # positions from which each lesion takes the one that suits it best
 # relative radius**2 up to which a shell reaches, its share of lesion; the contour is drawn at 1
 CORE, EDGE, RIM = (0.72, 1.0), (1.0, 0.7), (1.55, 0.33)
 
@@ -76,47 +76,62 @@ def lesions(
         Tissue indices of each lesion.
     """
     rim = canvas.add("lesion_rim", mix(((tissues["ms_lesion"], RIM[1]), (tissues["white_matter"], 1 - RIM[1])), "rim"))
-    found: list[tuple[int, ...]] = []
-    for i in range(count(canvas.draw("lesions"), burden.load, burden.empty_prevalence)):
-        rng = canvas.draw(f"lesion {i}")
-        found.append(_lesion(canvas, (white, rim), tissues, depths, burden, mm, rng))
-    return found
+    number = count(canvas.draw("lesions"), burden.load, burden.empty_prevalence)
+    drawn = [_drawn(canvas.draw(f"lesion {i}"), tissues["ms_lesion"], burden, mm) for i in range(number)]
+    if not drawn:
+        return []
+    far = depths(np.concatenate([lesion.candidates for lesion in drawn], axis=1))
+    inside, ventricle, cortex = (distance.reshape(number, CANDIDATES) for distance in far)
+    places = [_place(lesion, *at) for lesion, *at in zip(drawn, inside, ventricle, cortex, strict=True)]
+    return [_painted(canvas, white, rim, tissues["white_matter"], *of) for of in zip(drawn, places, strict=True)]
 
 
-def _lesion(
-    canvas: Canvas,
-    free: tuple[int, int],
-    tissues: Mapping[str, Tissue],
-    depths: Depths,
-    burden: Burden,
-    mm: float,
-    rng: np.random.Generator,
-) -> tuple[int, ...]:
-    uniform, size, flat = rng.random(), rng.standard_normal(), rng.uniform(0.55, 1.0, 2)
-    volume = burden.median_mm3 * np.exp(LOG_SD * size) * np.sqrt(burden.load)
-    radius = (np.clip(volume, SMALLEST_MM3, LARGEST_MM3) * 0.75 / np.pi) ** (1 / 3) / mm
+@dataclass(frozen=True)
+class _Lesion:
+    """What is drawn of one lesion: its tissue, semi-axes (mm of the canvas), turn, and where it may be."""
+
+    tissue: Tissue
+    radii: np.ndarray
+    turn: np.ndarray
+    periventricular: bool
+    distance: float  # mm from the ventricles or the cortex
+    candidates: np.ndarray  # (3, n)
+
+
+def _drawn(rng: np.random.Generator, tissue: Tissue, burden: Burden, mm: float) -> _Lesion:
+    uniform, size, flat = rng.random(), rng.standard_normal(), rng.uniform(0.6, 1.0, 2)
+    volume = np.clip(burden.median_mm3 * np.exp(LOG_SD * size) * np.sqrt(burden.load), SMALLEST_MM3, LARGEST_MM3)
     shape = np.array([flat[0], 1.0, flat[1]])
-    radii = radius * shape / shape.prod() ** (1 / 3)
-    turn = rotation(*rng.uniform(0, 180, 3))
-    own = lesion_tissue(tissues["ms_lesion"], rng)
-    centre = _position(depths, uniform < burden.periventricular, rng)
-    margin = float(np.sqrt(RIM[0]))
-    box, level = ellipsoid(canvas.grid, centre, radii, turn, margin=margin)
-    edge = mix(((own, EDGE[1]), (tissues["white_matter"], 1 - EDGE[1])), "edge of a lesion")
-    indices = (canvas.add("lesion", edge), canvas.add("lesion", own))
-    canvas.fill_only(box, level <= RIM[0], free[1], free[:1])
-    for index, (reach, _) in zip(indices, (EDGE, CORE), strict=True):
-        canvas.fill_only(box, level <= reach, index, (*free, *indices))
-    return indices
-
-
-def _position(depths: Depths, periventricular: bool, rng: np.random.Generator) -> np.ndarray:
-    """Where a lesion is: in white matter, some mm from the ventricles or from the cortex (z, y, x)."""
     points = (rng.uniform(-1, 1, (3, CANDIDATES)) * np.array([[42.0], [66.0], [52.0]])).astype(np.float32)
     points[0] += 12
-    distance = rng.gamma(2.0, 1.6 if periventricular else 0.9)  # most touch, some are deeper
-    inside, ventricle, cortex = depths(points)
-    chosen, other = (ventricle, cortex) if periventricular else (cortex, ventricle)
-    cost = np.abs(chosen - np.float32(distance)) + 10 * np.maximum(1.0 - inside, 0) + 10 * np.maximum(4 - other, 0)
-    cost += 10 * np.maximum(8 - np.abs(points[2]), 0)  # not at the third ventricle
-    return points[:, int(np.argmin(cost))]
+    periventricular = uniform < burden.periventricular
+    return _Lesion(
+        tissue=lesion_tissue(tissue, rng),
+        radii=(volume * 0.75 / np.pi) ** (1 / 3) / mm * shape / shape.prod() ** (1 / 3),
+        turn=rotation(*rng.uniform(0, 180, 3)),
+        periventricular=periventricular,
+        distance=float(rng.gamma(2.0, 1.0)) * (1.6 if periventricular else 0.9),  # most touch, some are deeper
+        candidates=points,
+    )
+
+
+def _place(lesion: _Lesion, inside: np.ndarray, ventricle: np.ndarray, cortex: np.ndarray) -> np.ndarray:
+    """Where a lesion is (z, y, x): in white matter, as far as drawn from the ventricles or from the cortex."""
+    chosen, other = (ventricle, cortex) if lesion.periventricular else (cortex, ventricle)
+    cost = np.abs(chosen - np.float32(lesion.distance))
+    cost += 10 * np.maximum(1 - inside, 0) + 10 * np.maximum(4 - other, 0)
+    cost += 10 * np.maximum(8 - np.abs(lesion.candidates[2]), 0)  # not at the third ventricle
+    return lesion.candidates[:, int(np.argmin(cost))]
+
+
+def _painted(
+    canvas: Canvas, white: int, rim: int, around: Tissue, lesion: _Lesion, place: np.ndarray
+) -> tuple[int, ...]:
+    """Paints rim, edge and core of one lesion; returns the tissue indices of edge and core."""
+    box, level = ellipsoid(canvas.grid, place, lesion.radii, lesion.turn, margin=float(np.sqrt(RIM[0])))
+    mixed = mix(((lesion.tissue, EDGE[1]), (around, 1 - EDGE[1])), "edge of a lesion")
+    edge, core = canvas.add("lesion", mixed), canvas.add("lesion", lesion.tissue)
+    canvas.fill_only(box, level <= RIM[0], rim, (white,))
+    canvas.fill_only(box, level <= EDGE[0], edge, (white, rim))
+    canvas.fill_only(box, level <= CORE[0], core, (edge,))
+    return edge, core

@@ -23,12 +23,17 @@ LATERAL = (
 )
 # name -> centre (z, y, distance from the middle), radii, and turn in the axial plane in degrees
 NUCLEI = {
-    "thalamus": ((6.5, 15, 10.5), (9.5, 14.5, 7.6), -24.0),
-    "putamen": ((3, -2, 26), (11, 16.5, 5.0), -16.0),
-    "pallidum": ((0, -1, 19.5), (7.0, 9.5, 3.8), -24.0),
-    "caudate": ((10, -17, 14.2), (10.5, 9.5, 4.8), -18.0),
+    "thalamus": ((6.5, 16, 11.2), (11.5, 16.5, 8.6), -24.0),
+    "putamen": ((3, -2, 27.5), (13.5, 18.5, 5.9), -14.0),
+    "pallidum": ((0, -1, 20.0), (8.0, 10.5, 4.0), -24.0),
+    "caudate": ((10, -18, 14.6), (12.0, 11.0, 5.6), -18.0),
+    "hippocampus": ((-20, -3, 25), (8.0, 8.5, 7.5), 0.0),  # its head and the amygdala
 }
-CAUDATE_TAIL = (((17, -10, 14.5), (22, 12, 17.5), 3.2, 2.4), ((22, 12, 17.5), (15, 28, 24.5), 2.4, 1.6))
+# nucleus -> (start, end (z, y, distance from the middle), radii) of the tubes that belong to it
+TAILS = {
+    "caudate": (((17, -10, 14.5), (23, 12, 18.5), 3.4, 2.8), ((23, 12, 18.5), (15, 30, 26.5), 2.8, 2.0)),
+    "hippocampus": (((-20, 2, 26), (-14, 22, 28.5), 5.4, 4.4), ((-14, 22, 28.5), (-4, 32, 24), 4.4, 3.0)),
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Inner:
         ventricle: factor of the ventricles' radii, per side (right, left), and of the third and fourth.
         widening_mm: what is added to the ventricles' radii beside.
         nuclei: factor of the nuclei's radii.
-        shift: (4, 3) displacement of the nuclei in mm, in the order of `NUCLEI`.
+        shift: (n, 3) displacement of the nuclei in mm, in the order of `NUCLEI`.
         folia: field that bends the folia of the cerebellum.
         cerebellum: factor of its radii.
     """
@@ -73,9 +78,9 @@ class Inner:
         """Signed distance (n,) to the choroid plexus in bodies and atria, to be cut by the ventricles."""
         folded = np.stack([points[0], points[1], np.abs(points[2])])
         grown = 0.5 * (self.ventricle[0] + self.ventricle[1]) ** 0.7 + 0.3 * self.widening_mm
-        body = capsule_mm(folded, (19, 2, 8.0), (13, 36, 19.5), 1.9 * grown, 2.6 * grown)
-        glomus = ellipsoid_mm(folded, (8, 41, 23), (5.0 * grown, 5.0 * grown, 3.0 * grown))
-        horn = capsule_mm(folded, (4, 38, 26.5), (-11, 24, 32), 2.2 * grown, 1.2 * grown)
+        body = capsule_mm(folded, (19, 2, 8.0), (13, 36, 19.5), 2.2 * grown, 3.0 * grown)
+        glomus = ellipsoid_mm(folded, (8, 41, 23), (5.6 * grown, 5.6 * grown, 3.5 * grown))
+        horn = capsule_mm(folded, (4, 38, 26.5), (-11, 24, 32), 2.6 * grown, 1.6 * grown)
         return np.minimum(np.minimum(body, glomus), horn)
 
     def nucleus_level(self, name: str, points: np.ndarray) -> np.ndarray:
@@ -88,10 +93,9 @@ class Inner:
         scale = 1 / (np.asarray(radii) * self.nuclei)
         level = (offset[0] * np.float32(scale[0])) ** 2
         level += (y * np.float32(scale[1])) ** 2 + (x * np.float32(scale[2])) ** 2
-        if name == "caudate":
-            for start, end, radius, end_radius in CAUDATE_TAIL:
-                tail = capsule_mm(folded, start, end, radius * self.nuclei, end_radius * self.nuclei)
-                np.minimum(level, 1 + tail, out=level)
+        for start, end, radius, end_radius in TAILS.get(name, ()):
+            tail = capsule_mm(folded, start, end, radius * self.nuclei, end_radius * self.nuclei)
+            np.minimum(level, 1 + tail, out=level)
         return level
 
     def brainstem_mm(self, points: np.ndarray) -> np.ndarray:

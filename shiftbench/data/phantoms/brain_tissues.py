@@ -29,7 +29,7 @@ BRAIN_TISSUES: dict[str, Tissue] = {
     "marrow": Tissue((400, 450), (55, 55), (20, 13), 0.60, (250,) * 4, "typical, fatty", adc=0.3, gd=0.1, fat=0.6),
     "dura": Tissue((850, 950), (25, 25), (10, 7), 0.45, (55, 65, 75, 70), "typical", adc=0.7, gd=0.5),
     "eye": Tissue((4000, 4000), (1500, 1400), (800, 400), 1.0, (10,) * 4, "typical, vitreous", adc=2.8),
-    "blood_venous": TISSUES["blood_venous"],
+    "sinus": Tissue((1480, 1649), (35, 30), (20, 12), 0.50, (45, 60, 150, 110), "typical, flow void", adc=10.0, gd=1.0),
     "csf": TISSUES["csf"],
     "choroid_plexus": Tissue((1250, 1500), (110, 105), (70, 45), 0.82, (45, 70, 85, 75), "typical", adc=1.6, gd=0.6),
     "white_matter": Tissue(
@@ -38,22 +38,31 @@ BRAIN_TISSUES: dict[str, Tissue] = {
     "cortex": Tissue(
         (1197, 1607), (95, 99), (84, 66), 0.82, (38, 40, 42, 40), "Wright 2008; Stanisz 2005; Peters 2007", adc=0.85
     ),
-    "caudate": Tissue((1109, 1395), (85, 76), (58, 38), 0.81, (38, 40, 42, 40), "Wright 2008; T2, T2* typical", adc=0.75),
-    "putamen": Tissue((1084, 1332), (80, 70), (55.5, 31.5), 0.80, (38, 40, 42, 40), "Wright 2008; Peters 2007", adc=0.75),
-    "thalamus": Tissue((950, 1190), (80, 76), (60, 46), 0.77, (36, 38, 40, 38), "typical, between grey and white", adc=0.75),
-    "pallidum": Tissue((780, 960), (66, 54), (40, 22), 0.75, (39, 41, 43, 41), "typical, iron", adc=0.75),
+    "caudate": Tissue(
+        (1109, 1395), (90, 80), (60, 38), 0.82, (38, 40, 42, 40), "Wright 2008; T2, T2* typical", adc=0.75
+    ),
+    "putamen": Tissue(
+        (1084, 1332), (83, 72), (55.5, 31.5), 0.82, (38, 40, 42, 40), "Wright 2008; Peters 2007; T2 typical", adc=0.75
+    ),
+    "thalamus": Tissue(
+        (950, 1190), (84, 78), (62, 46), 0.79, (36, 38, 40, 38), "typical, between grey and white", adc=0.75
+    ),
+    "pallidum": Tissue((780, 960), (64, 53), (40, 22), 0.74, (39, 41, 43, 41), "typical, iron", adc=0.75),
+    "hippocampus": Tissue(
+        (1150, 1480), (105, 102), (80, 60), 0.83, (38, 40, 42, 40), "typical, brighter than cortex in FLAIR", adc=0.85
+    ),
     "cerebellar_grey": Tissue((1150, 1500), (93, 94), (80, 60), 0.82, (38, 40, 42, 40), "as cortex", adc=0.8),
     "brainstem": Tissue((720, 920), (75, 70), (62, 48), 0.73, (32, 33, 34, 33), "typical, as white matter", adc=0.75),
     "ms_lesion": Tissue((1150, 1400), (165, 150), (120, 95), 0.81, (26, 27, 29, 30), "typical range", adc=1.1, gd=0.1),
 }
-AGEING = frozenset({"white_matter", "cortex", "cerebellar_grey", "brainstem", *IRON_R2STAR})
+AGEING = frozenset({"white_matter", "cortex", "cerebellar_grey", "brainstem", "hippocampus", *IRON_R2STAR})
 
 
 def patient_tissues(draw: Draw, age_years: float) -> Mapping[str, Tissue]:
     """The tissues of one patient: correlated variation of 5 % (SD) about the table, then drift with age.
 
     T1 and T2 share one number over all tissues of a patient and have another for each tissue; T2* varies 0.8, PD 0.4
-    as much. Age adds `T1_DRIFT` to brain tissue and iron (`IRON_R2STAR`, proportional to the field) to deep grey matter.
+    as much. Age adds `T1_DRIFT` to brain tissue and iron (`IRON_R2STAR`, as the field) to deep grey matter.
     """
     common = draw("tissue of the patient").standard_normal(3)
     return {

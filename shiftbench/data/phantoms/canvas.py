@@ -66,6 +66,12 @@ class Canvas:
 
     def fill_only(self, box: Box, inside: np.ndarray, index: int, over: Sequence[int]) -> None:
         """Paint `index` where `inside` and where one of the tissues `over` is."""
+        if inside.size == 0:
+            return
+        below = self.tissue[box]
+        if len(over) == 1:
+            self.fill(box, inside & (below == over[0]), index)
+            return
         table = np.zeros(256, bool)
-        table[list(over)] = True
-        self.fill(box, inside & table[self.tissue[box]], index)
+        table[over if isinstance(over, range) else list(over)] = True
+        self.fill(box, inside & table[below], index)

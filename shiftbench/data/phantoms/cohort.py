@@ -65,7 +65,9 @@ class Cohort:
 
     def cases(self) -> list[CaseInfo]:
         """One case per patient."""
-        return [CaseInfo(f"p{i:04d}", f"p{i:04d}", attributes=self._attributes(f"p{i:04d}")) for i in range(self.patients)]
+        return [
+            CaseInfo(f"p{i:04d}", f"p{i:04d}", attributes=self._attributes(f"p{i:04d}")) for i in range(self.patients)
+        ]
 
     def anatomy(self, case_id: str, population: Mapping[str, float]) -> Anatomy:
         """The patient `case_id` in a population.
@@ -82,7 +84,9 @@ class Cohort:
                 f"unknown case '{case_id}'", where=self.name, remedy=f"use p0000 to p{self.patients - 1:04d}"
             )
         keys = self._checked(population)
-        canvas = Canvas(self._grid(case_id, keys), lambda part: self._draw(case_id, part), self.fine_labels, self._tissues())
+        canvas = Canvas(
+            self._grid(case_id, keys), lambda part: self._draw(case_id, part), self.fine_labels, self._tissues()
+        )
         instances, attributes = self._paint(canvas, keys, case_id)
         labels = np.asarray(canvas.labels, np.uint8)
         fine = majority(labels[canvas.tissue], self.supersampling, len(self.fine_labels))
@@ -116,7 +120,9 @@ class Cohort:
         return {}
 
     def _grid(self, case_id: str, population: Mapping[str, float]) -> Grid:
-        return warped_grid(self.shape, self.spacing_mm, self.supersampling, self._draw(case_id, "warp"), scales=self.warp)
+        return warped_grid(
+            self.shape, self.spacing_mm, self.supersampling, self._draw(case_id, "warp"), scales=self.warp
+        )
 
     def _draw(self, case_id: str, part: str) -> np.random.Generator:
         return generator(self.seed, self.name, self.version, case_id, part)
@@ -144,17 +150,23 @@ class Cohort:
     def _instances(self, canvas: Canvas, instances: Sequence[Sequence[int]], fine: np.ndarray) -> np.ndarray:
         """Instance ids (*s), 1 for the first; one too small to be the majority of any voxel has none.
 
-        Where two instances share a voxel it is of the later one.
+        Where two instances share a voxel it is of the later one of those with the voxel's fine label.
         """
         ids = np.zeros(256, np.int16)
         for number, indices in enumerate(instances, start=1):
             ids[list(indices)] = number
-        fz, fy, fx = self.supersampling
-        tissue = canvas.tissue
-        blocks = [ids[tissue[i::fz, j::fy, k::fx]] for i in range(fz) for j in range(fy) for k in range(fx)]
         things = {label for name in self.things for label in self.members[name]}
         counted = np.isin(fine, [self.fine_labels.index(label) for label in things])
-        return np.where(counted, np.maximum.reduce(blocks), 0).astype(np.int16)
+        out = np.zeros(fine.shape, np.int16)
+        if not counted.any():
+            return out
+        labels = np.zeros(256, fine.dtype)
+        labels[: len(canvas.labels)] = canvas.labels
+        fz, fy, fx = self.supersampling
+        for block in (canvas.tissue[i::fz, j::fy, k::fx] for i in range(fz) for j in range(fy) for k in range(fx)):
+            tissue = block[counted]
+            out[counted] = np.maximum(out[counted], np.where(labels[tissue] == fine[counted], ids[tissue], 0))
+        return out
 
     def _affine(self) -> np.ndarray:
         """Voxel index (d, h, w) to RAS mm, with the origin at the centre of the field of view."""

@@ -1,11 +1,11 @@
-"""Parts of the abdominal phantom that are not segmented but may look as if: stomach, bowel, pancreas, gallbladder."""
+"""Parts of the abdominal phantom that are not segmented but may look as if: stomach and bowel."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from shiftbench.data.phantoms.body import Body
 from shiftbench.data.phantoms.canvas import JITTER_HU, Canvas
-from shiftbench.data.phantoms.organs import Body
 from shiftbench.data.phantoms.shapes import capsule, ellipsoid, rotation
 from shiftbench.data.phantoms.tissues import TISSUES, Tissue, vary
 
@@ -34,11 +34,13 @@ def bowel(canvas: Canvas, body: Body, loops: int = 22) -> None:
         content = canvas.add("bowel", _meal(rng))
         points, radius = _colon(body, rng, -1 if i == loops else 1) if i >= loops else _loop(body, rng)
         thickness = rng.uniform(2.0, 4.0)
-        for shrink, index in ((0.0, wall), (thickness, content)):
-            for start, end in zip(points[:-1], points[1:], strict=True):
-                box, distance = capsule(canvas.grid, start, end, radius - shrink, radius - shrink)
-                over = (body.fat, wall) if index == wall else (wall,)
-                canvas.fill_only(box, (distance <= 0) & body.cavity[box], index, over)
+        starts, ends = np.array(points[:-1]), np.array(points[1:])
+        seen = canvas.grid.meets(np.minimum(starts, ends) - radius, np.maximum(starts, ends) + radius)
+        tubes = [capsule(canvas.grid, starts[k], ends[k], radius, radius) for k in np.flatnonzero(seen)]
+        for box, distance in tubes:
+            canvas.fill_only(box, (distance <= 0) & body.cavity[box], wall, (body.fat, wall))
+        for box, distance in tubes:
+            canvas.fill_only(box, (distance <= -thickness) & body.cavity[box], content, (wall,))
 
 
 def _loop(body: Body, rng: np.random.Generator) -> tuple[list[np.ndarray], float]:
@@ -48,6 +50,8 @@ def _loop(body: Body, rng: np.random.Generator) -> tuple[list[np.ndarray], float
     for _ in range(int(rng.integers(2, 5))):
         direction = 0.6 * direction / np.linalg.norm(direction) + 0.5 * rng.standard_normal(3)
         points.append(points[-1] + direction / np.linalg.norm(direction) * rng.uniform(16, 32))
+    for point in points:
+        point[1] = min(point[1], (0.25 if abs(point[2]) > 48 else -0.10) * body.b)  # in front of the great vessels
     return points, float(rng.uniform(10, 18))
 
 
@@ -65,35 +69,9 @@ def _meal(rng: np.random.Generator) -> Tissue:
     kind = rng.random()
     if kind < 0.12:
         return GAS
-    if kind < 0.60:
+    if kind < 0.50:
         return vary(TISSUES[MIMICS[int(rng.integers(len(MIMICS)))]], rng, times=0.08, hu=12)
     t1 = float(np.exp(rng.uniform(np.log(350), np.log(2400))))
     t2, t2star, pd = float(rng.uniform(40, 200)), float(rng.uniform(20, 60)), float(rng.uniform(0.6, 0.95))
     hu = float(rng.uniform(0, 130))
     return Tissue((t1, 1.12 * t1), (t2, 0.94 * t2), (t2star, 0.75 * t2star), pd, (hu,) * 4, "contents of bowel")
-
-
-def pancreas(canvas: Canvas, body: Body) -> None:
-    """A bent bar across the midline in front of the great vessels."""
-    rng = canvas.draw("pancreas")
-    index = canvas.add_of("pancreas", "pancreas")
-    z, y = body.level - 8 + rng.normal(0, 6), 0.06 * body.b + rng.normal(0, 5)
-    points = np.array([[z - 18, y + 6, -26], [z, y - 8, -4], [z + 8, y - 4, 26], [z + 20, y + 8, 58]])
-    points = points + rng.normal(0, 3, points.shape)
-    radii = np.array([15, 11, 10, 9]) * np.exp(rng.normal(0, 0.12, 4))
-    for i in range(3):
-        box, distance = capsule(canvas.grid, points[i], points[i + 1], radii[i], radii[i + 1])
-        canvas.fill(box, (distance <= 0) & body.cavity[box], index)
-
-
-def gallbladder(canvas: Canvas, body: Body) -> None:
-    """A pear of bile at the lower surface of the right lobe; one patient in eight has none."""
-    rng = canvas.draw("gallbladder")
-    absent = rng.random() < 0.125
-    bile = canvas.add("gallbladder", vary(TISSUES["bile"], rng, times=0.35, hu=5))
-    centre = np.array([body.level - 34, -0.36 * body.b, -0.40 * body.a]) + rng.normal(0, (8, 6, 8))
-    radii = np.array([26, 14, 13]) * np.exp(rng.normal(0, 0.15, 3))
-    if absent:
-        return
-    box, out = ellipsoid(canvas.grid, centre, radii, rotation(rng.normal(0, 15), 0, rng.normal(20, 10)))
-    canvas.fill(box, (out <= 1) & body.cavity[box], bile)

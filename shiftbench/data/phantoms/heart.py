@@ -86,13 +86,17 @@ class HeartPhantom(Cohort):
         "habitus_mm": (0.0, 0.0, 100.0),
         "heart_scale": (1.0, 0.4, 1.2),  # of the whole chest
     }
-    warp: ClassVar[Sequence[tuple[float, float]]] = ((90.0, 4.0), (26.0, 1.1))
+    warp: ClassVar[Sequence[tuple[float, float]]] = ((90.0, 4.0), (30.0, 1.5))
 
     def _tissues(self) -> Mapping[str, Tissue]:
         return HEART_TISSUES
 
     def _grid(self, case_id: str, population: Mapping[str, float]) -> Grid:
-        return super()._grid(case_id, population).scaled(population["heart_scale"])
+        return super()._grid(case_id, population).scaled(self._size(case_id, population))
+
+    def _size(self, case_id: str, population: Mapping[str, float]) -> float:
+        """Size of the patient relative to the adult in whose frame the parts are drawn."""
+        return population["heart_scale"] * float(np.exp(0.06 * self._draw(case_id, "size").normal()))
 
     def _attributes(self, case_id: str) -> dict[str, str | float]:
         """Age in years, sex, and the share of the left cavity that a full beat ejects."""
@@ -107,9 +111,9 @@ class HeartPhantom(Cohort):
     ) -> tuple[Sequence[Sequence[int]], dict[str, str | float]]:
         """Everything from the outside in; what comes later lies on top."""
         person = self._attributes(case_id)
-        sex, scale = str(person["sex"]), population["heart_scale"]
+        sex, scale = str(person["sex"]), self._size(case_id, population)
         scar = _scar(canvas.draw("scar"), population["scar_load"], population["scar_prevalence"])
-        shape = ventricles(canvas, population, sex, float(person["ejection_fraction"]), scar)
+        shape = ventricles(canvas, population, scale, sex, float(person["ejection_fraction"]), scar)
         scene = chest.scene(canvas)
         inside = chest.chest_wall(canvas, scene, population["habitus_mm"] / scale, sex)
         chest.mediastinum(canvas, scene, inside)
@@ -123,7 +127,7 @@ class HeartPhantom(Cohort):
         return [scarred] if scarred else [], {"phase": population["phase"], **self._measured(canvas)}
 
     def _measured(self, canvas: Canvas) -> dict[str, float]:
-        """Mass of the left wall and of the muscle inside its cavity, and the volume of the blood: in the field of view."""
+        """Masses of the left wall and of the muscle inside its cavity, volume of its blood, in the field of view."""
         counts = np.bincount(np.asarray(canvas.labels)[canvas.tissue.ravel()], minlength=len(FINE_LABELS))
         voxel_ml = float(np.prod(self.spacing_mm) / np.prod(self.supersampling)) / 1000
 
@@ -141,13 +145,13 @@ def _heart(canvas: Canvas, scene: chest.Scene, shape: Ventricles) -> parts.Heart
     """Where the heart lies: the stack is planned along its long axis, not quite exactly."""
     rng = canvas.draw("pose")
     turn = scene.turn(float(np.clip(rng.normal(0, 9), -20, 20)), rng.normal(0, 3.5), rng.normal(0, 3.5))
-    base = scene.at(BASE_MM + np.clip(rng.normal(0, 3), -6, 6), 0, 0)
+    base = scene.at(BASE_MM + np.clip(rng.normal(0, 4), -8, 8), 0, 0)
     apex = base - turn @ np.array([shape.diastolic_length, 0, 0])
-    return parts.Heart(Pose(apex, turn), shape, (float(rng.normal(0.10, 0.05)), float(rng.normal(-0.05, 0.05))))
+    return parts.Heart(Pose(apex, turn), shape, (float(rng.normal(0.10, 0.08)), float(rng.normal(-0.05, 0.08))))
 
 
 def _scar(rng: np.random.Generator, load: float, prevalence: float) -> Scar | None:
-    """The infarct of a patient, or None; its volume grows about as `load`, who has one depends on `prevalence` alone."""
+    """The infarct of a patient, or None; its volume grows with `load`, who has one depends on `prevalence` alone."""
     has, angle, height, width, depth = rng.random(5)
     if has >= prevalence:
         return None

@@ -11,34 +11,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from shiftbench.data.phantoms.canvas import Canvas
+from shiftbench.data.phantoms.heart_space import column
 from shiftbench.data.phantoms.heart_tissues import HEART_TISSUES
 from shiftbench.data.phantoms.shapes import capsule, ellipsoid, rotation
 from shiftbench.data.phantoms.tissues import Tissue, vary
 
-TALL = 1e4  # a semi-axis that makes an ellipsoid a cylinder
-
 
 @dataclass(frozen=True)
 class Scene:
-    """Where the picture lies in the field of view: the centre of the heart, and the turn of the imaging plane."""
+    """Where the picture lies in the field of view: the centre of the heart (z, y, x), and its rotation (3, 3)."""
 
     centre: np.ndarray
-    degrees: float
+    own: np.ndarray
 
     def at(self, z: float, y: float, x: float) -> np.ndarray:
         """Position (z, y, x) in the field of view of a point of the scene."""
-        return self.centre + rotation(self.degrees) @ np.array([z, y, x])
+        return self.centre + self.own @ np.array([z, y, x])
 
     def turn(self, z: float = 0.0, y: float = 0.0, x: float = 0.0) -> np.ndarray:
         """Rotation of a body that is turned by these angles within the scene."""
-        return rotation(self.degrees) @ rotation(z, y, x)
+        return self.own @ rotation(z, y, x)
 
 
 def scene(canvas: Canvas) -> Scene:
     """How the technologist placed the stack."""
     rng = canvas.draw("scene")
-    shift = np.clip(rng.normal(0, (4, 10, 10)), (-8, -22, -22), (8, 22, 22))
-    return Scene(shift + np.array([0, 2, 10]), float(np.clip(rng.normal(0, 13), -30, 30)))
+    shift = np.clip(rng.normal(0, (3, 17, 17)), (-6, -34, -34), (6, 34, 34))
+    return Scene(shift + np.array([0, 2, 10]), rotation(float(np.clip(rng.normal(0, 16), -35, 35))))
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,16 @@ class Chest:
 def chest_wall(canvas: Canvas, where: Scene, habitus_mm: float, sex: str) -> Chest:
     """Skin to lung: subcutaneous fat, muscles, ribs and sternum; more habitus adds fat outside and nothing else."""
     rng = canvas.draw("chest wall")
-    a, b = np.clip(rng.normal((92, 150), (7, 10)), (78, 130), (108, 172))
+    a, b = np.clip(rng.normal((91, 156), (6, 10)), (78, 136), (106, 178))
     muscle_mm = float(np.clip(rng.normal(11, 2), 7, 16))
     fat_mm = float(np.clip(rng.normal(10 if sex == "M" else 16, 5), 3, 32)) + habitus_mm
     centre = where.at(0, rng.normal(22, 6), rng.normal(6, 5))
-    turn = where.turn(rng.normal(-8, 6), rng.normal(9, 4), rng.normal(-4, 4))
+    turn = where.turn(rng.normal(-8, 6), rng.normal(-12, 3), rng.normal(-4, 4))
     fat, muscle = canvas.add_of("chest_wall", "fat"), canvas.add_of("chest_wall", "muscle")
     lung = canvas.add_of("lung", "lung")
+    box, outside = column(canvas.grid, centre, turn, (b, a), muscle_mm + fat_mm)
     for thickness, index in ((muscle_mm + fat_mm, fat), (muscle_mm, muscle), (0.0, lung)):
-        box, out = ellipsoid(canvas.grid, centre, (TALL, b + thickness, a + thickness), turn, power=2.4)
-        canvas.fill(box, out <= 1, index)
+        canvas.fill(box, outside <= thickness, index)
     _bones(canvas, centre, turn, (a + muscle_mm / 2, b + muscle_mm / 2), (muscle, lung))
     return Chest(lung, canvas.add_of("mediastinum", "fat"))
 
@@ -77,8 +76,7 @@ def _bones(
     ribs = [(start + step, 8.5, 4.0) for step in (-84, -66, -49, -33, -17, 0, 17, 33, 49, 66, 112, 128, 232, 248)]
     for degrees, long, thick in [*ribs, (180 + rng.normal(0, 5), 17.0, 6.0)]:
         angle = np.radians(degrees + rng.normal(0, 2))
-        # the superellipse of power 2.4 reaches a little beyond the ellipse between its axes
-        y, x = (np.sign(f) * abs(f) ** (2 / 2.4) for f in (np.sin(angle), np.cos(angle)))
+        y, x = np.sin(angle), np.cos(angle)
         along = np.degrees(np.arctan2(b * np.cos(angle), -a * np.sin(angle)))
         place = centre + turn @ np.array([rng.uniform(-20, 20), b * y, a * x])
         lean = rng.normal(14, 4)
@@ -92,11 +90,11 @@ def mediastinum(canvas: Canvas, where: Scene, chest: Chest) -> None:
     """Fat between heart and sternum and behind the heart, and branches of the pulmonary vessels in the lung."""
     rng = canvas.draw("mediastinum")
     blood = canvas.add_of("great_vessel", "blood_arterial")
-    for y, x, ry, rx in ((-6, -66, 58, 26), (40, 30, 34, 30)):
-        place = where.at(0, y + rng.normal(0, 6), x + rng.normal(0, 5))
-        turn = where.turn(rng.normal(-14, 6), rng.normal(6, 3))
+    for z, y, x, tall, ry, rx in ((-4, -2, -74, 150, 60, 27), (48, 30, 22, 46, 38, 36)):
+        place = where.at(z, y + rng.normal(0, 6), x + rng.normal(0, 4))
+        turn = where.turn(rng.normal(-14, 6), rng.normal(-15, 2))
         size = np.exp(rng.normal(0, 0.12, 2))
-        box, out = ellipsoid(canvas.grid, place, (TALL, ry * size[0], rx * size[1]), turn)
+        box, out = ellipsoid(canvas.grid, place, (tall, ry * size[0], rx * size[1]), turn)
         canvas.fill_only(box, out <= 1, chest.fat, [chest.lung])
     for _ in range(20):
         hilum = where.at(rng.uniform(10, 60), rng.uniform(-50, 30), rng.uniform(35, 60))
@@ -116,14 +114,13 @@ def abdomen(canvas: Canvas, where: Scene, chest: Chest) -> None:
     tilt = rotation(rng.normal(4, 6), rng.normal(0, 5), rng.normal(-17, 5))
     turn = where.turn() @ tilt
     over = [chest.lung, chest.fat]
-    for shrink, index in ((0.0, diaphragm), (3.0, fat)):
-        box, out = ellipsoid(canvas.grid, where.at(0, top + 95, 4), (TALL, 95 - shrink, 130), turn, power=2.2)
-        inside = out <= 1
-        canvas.fill_only(box, inside, index, over)
+    box, outside = column(canvas.grid, where.at(0, top + 95, 4), turn, (95, 150))
+    for depth, index in ((0.0, diaphragm), (3.0, fat)):
+        canvas.fill_only(box, outside <= -depth, index, over)
         over = [diaphragm]
     place = where.at(0, top + rng.normal(72, 3), rng.normal(-42, 8))
-    box, out = ellipsoid(canvas.grid, place, (TALL, 68, rng.normal(66, 6)), turn)
-    canvas.fill_only(box, out <= 1, liver, [fat])
+    box, outside = column(canvas.grid, place, turn, (68, float(rng.normal(66, 6))))
+    canvas.fill_only(box, outside <= 0, liver, [fat])
     for _ in range(4):
         start, end = (where.at(*rng.uniform((-60, top + 20, -85), (60, top + 75, 5))) for _ in range(2))
         box, distance = capsule(canvas.grid, start, end, rng.uniform(2.5, 6), 2.0)
@@ -155,7 +152,7 @@ def _meal(rng: np.random.Generator) -> Tissue:
     kind, spread, hu = rng.random(), rng.uniform(size=4), float(rng.uniform(0, 60))
     if kind < 0.25:
         return Tissue((1000, 1000), (100, 100), (3, 2), 0.03, (-800, -800, -800, -800), "gas")
-    if kind < 0.5:
+    if kind < 0.6:
         return vary(HEART_TISSUES["blood_arterial"], rng, times=0.15, hu=12)
     t1 = float(400 * 6 ** spread[0])
     t2 = min(t1, float(40 * 5 ** spread[1]))
@@ -172,16 +169,14 @@ def spine_and_aorta(canvas: Canvas, where: Scene) -> None:
     wall, blood = canvas.add_of("aorta", "myocardium"), canvas.add_of("aorta", "blood_arterial")
     turn = where.turn(rng.normal(38, 8), 0, rng.normal(-14, 4))
     centre = where.at(0, 82 + rng.normal(0, 5), 72 + rng.normal(0, 4))
-    for y, ry, rx, index in (
-        (26, 18, 34, muscle),
-        (0, 19, 22, cortex),
-        (0, 17, 20, marrow),
-        (24, 11, 12, cortex),
-        (24, 8, 9, csf),
+    for y, radii, inner in (
+        (26, (18, 34), ((0.0, muscle),)),
+        (0, (19, 22), ((0.0, cortex), (2.0, marrow))),
+        (24, (11, 12), ((0.0, cortex), (3.0, csf))),
     ):
-        place = centre + turn @ np.array([0, y, 0])
-        box, out = ellipsoid(canvas.grid, place, (TALL, ry, rx), turn, power=2.4)
-        canvas.fill_only(box, out <= 1, index, range(1, len(canvas.tissues)))
+        box, outside = column(canvas.grid, centre + turn @ np.array([0, y, 0]), turn, radii)
+        for depth, index in inner:
+            canvas.fill_only(box, outside <= -depth, index, range(1, len(canvas.tissues)))
     radius = float(rng.uniform(9.5, 13))
     high, low = where.at(70, 30 + rng.normal(0, 4), 46 + rng.normal(0, 4)), where.at(-70, 74, 38 + rng.normal(0, 4))
     for thickness, index in ((4.5, fat), (1.5, wall), (0.0, blood)):

@@ -13,7 +13,7 @@ from shiftbench.data.phantoms.shapes import capsule, ellipsoid
 from shiftbench.data.phantoms.tissues import mix
 
 RIGHT_APEX = 0.14  # height of the right ventricle's apex, relative to the length of the left cavity
-PERICARDIUM_MM = 1.9
+PERICARDIUM_MM = 1.5
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,11 @@ def pericardial_sac(canvas: Canvas, heart: Heart) -> None:
     atria = where.distance((s.length + 20, -6, -8), (26 * s.atria, 34 * s.atria, 44 * s.atria))
     body = united(body, atria, 12.0)
     lateral, anterior = where.direction()
-    base, a, b = rng.uniform(1.2, 4.0), rng.uniform(-0.3, 0.3), rng.uniform(0.1, 0.7)
-    depth = np.float32(base) * (1 + np.float32(a) * anterior - np.float32(b) * lateral)
-    outside = np.float32(rng.uniform(0.5, 5.0)) * np.clip(np.float32(0.4) - lateral, 0, None)
+    amount, phase = rng.uniform(0.5, 4.0), rng.uniform(0, 2 * np.pi, 2)
+    c, d = (np.cos(phase) * np.float32(0.6)).astype(np.float32), (np.sin(phase) * np.float32(0.6)).astype(np.float32)
+    ripple = c[0] * anterior + d[0] * lateral + c[1] * (2 * lateral**2 - 1) + d[1] * 2 * lateral * anterior
+    depth = np.float32(amount) * np.clip(np.float32(0.6) + ripple - np.float32(0.4) * lateral, 0.05, None)
+    outside = np.float32(rng.uniform(0.0, 5.0)) * np.clip(np.float32(0.2) - lateral, 0, None)
     for limit, index in ((depth + PERICARDIUM_MM + outside, fat), (depth + PERICARDIUM_MM, line), (depth, fat)):
         canvas.fill(where.box, body <= limit, index)
 
@@ -116,6 +118,7 @@ def right_ventricle(canvas: Canvas, heart: Heart) -> None:
     pulmonary = canvas.add_of("great_vessel", "blood_mixed_venous")
     trabecular = mix(((canvas.tissues[wall], 0.6), (canvas.tissues[blood], 0.4)), "muscle and blood in one voxel")
     bands = canvas.add("rv_cavity", trabecular)
+    jets = _jets(canvas, "rv_cavity", blood)
     where = heart.around(canvas)
     out = heart.right(where)
     tricuspid = heart.above_mitral(where) + np.float32(4)
@@ -128,11 +131,36 @@ def right_ventricle(canvas: Canvas, heart: Heart) -> None:
         for start, end, last in ((conus[1], trunk, pulmonary), (*conus, blood)):
             box, distance = capsule(canvas.grid, start, end, radius + thickness, radius + thickness)
             canvas.fill(box, distance <= 0, last if index == blood else wall)
-    for _ in range(6):
+    _swirl(canvas, heart, rng, jets, blood, (-1.0 * s.outer - 0.4 * s.right_mm, 0.5 * s.right_mm))
+    ripple = np.sin(np.float32(0.35) * where.anterior + np.float32(0.2) * where.height + np.float32(rng.uniform(0, 6)))
+    depth = np.float32(rng.uniform(1.5, 4.0)) * (1 + np.float32(0.8) * ripple)
+    canvas.fill_only(where.box, (out > -depth) & (out <= 0), bands, [blood, *jets])
+    for _ in range(10):
         h, a = rng.uniform(0.18, 0.6) * s.length, rng.uniform(-0.9, 0.8) * s.outer
         inner, outer = at(h, a, -0.6 * s.outer), at(h - 8, a + rng.normal(0, 6), -1.1 * s.outer - s.right_mm)
         box, distance = capsule(canvas.grid, inner, outer, rng.uniform(1.5, 3.2), rng.uniform(1.5, 3.2))
-        canvas.fill_only(box, distance <= 0, bands, [blood])
+        canvas.fill_only(box, distance <= 0, bands, [blood, *jets])
+
+
+def _jets(canvas: Canvas, label: str, blood: int) -> list[int]:
+    """Tissues of blood whose turbulence dephases the signal, from the rim to the core of a jet."""
+    rng = canvas.draw(f"jets {label}")
+    tissue = canvas.tissues[blood]
+    loss = float(rng.uniform(0.2, 0.6))
+    return [canvas.add(label, tissue._replace(pd=tissue.pd * (1 - share * loss))) for share in (0.25, 0.6, 1.0)]
+
+
+def _swirl(
+    canvas: Canvas, heart: Heart, rng: np.random.Generator, jets: list[int], blood: int, lateral: tuple[float, float]
+) -> None:
+    """Jets in the blood of one ventricle, around a lateral position with a spread in mm."""
+    s = heart.shape
+    for _ in range(4):
+        h, a, x = rng.uniform(0.3, 0.95), rng.normal(0, 0.45) * s.radius, lateral[0] + rng.normal(0, lateral[1])
+        start, end = heart.pose.at(h * s.length, a, x), heart.pose.at(h * s.length + 22, *(a, x) + rng.normal(0, 8, 2))
+        box, distance = capsule(canvas.grid, start, end, rng.uniform(3, 6), rng.uniform(5, 9))
+        for depth, index in zip((0.0, 1.6, 3.2), jets, strict=True):
+            canvas.fill_only(box, distance <= -depth, index, [blood, *jets])
 
 
 def left_ventricle(canvas: Canvas, heart: Heart) -> tuple[int, ...]:
@@ -141,6 +169,7 @@ def left_ventricle(canvas: Canvas, heart: Heart) -> tuple[int, ...]:
     muscle, blood = canvas.add_of("myocardium", "myocardium"), canvas.add_of("lv_cavity", "blood_arterial")
     basal, annulus = canvas.add("basal_lv", canvas.tissues[blood]), canvas.add_of("atrial_wall", "myocardium")
     inside = {name: canvas.add_of(name, "myocardium") for name in ("trabeculae", "papillary")}
+    jets = _jets(canvas, "lv_cavity", blood)
     reach = float(rng.uniform(9, 13))
     where = heart.left(canvas)
     cavity, above = heart.cavity(where), heart.above_mitral(where)
@@ -150,55 +179,55 @@ def left_ventricle(canvas: Canvas, heart: Heart) -> tuple[int, ...]:
     canvas.fill(where.box, slab & (cavity <= 0), basal)
     canvas.fill(where.box, below & (cavity <= thickness), muscle)
     canvas.fill(where.box, below & (cavity <= 0), blood)
-    _trabeculae(canvas, heart, where, cavity, {blood: inside["trabeculae"]})
-    _papillary(canvas, heart, {blood: inside["papillary"], inside["trabeculae"]: inside["papillary"]})
+    _swirl(canvas, heart, canvas.draw("left flow"), jets, blood, (0.0, 0.5 * s.radius))
+    _trabeculae(canvas, heart, where, cavity, inside["trabeculae"], [blood, *jets])
+    _papillary(canvas, heart, inside["papillary"], [blood, *jets, inside["trabeculae"]])
     if s.wall.scar is None:
         return ()
     scarred = canvas.add_of("scar", "scar")
-    _scar(canvas, heart, where, cavity / thickness, s.wall.scar, {muscle: scarred})
+    _scar(canvas, heart, where, cavity / thickness, s.wall.scar, scarred, [muscle])
     return (scarred,)
 
 
-def _trabeculae(canvas: Canvas, heart: Heart, where: Space, cavity: np.ndarray, paint: dict[int, int]) -> None:
+def _trabeculae(canvas: Canvas, heart: Heart, where: Space, cavity: np.ndarray, index: int, over: list[int]) -> None:
     """Ridges along the endocardium, deeper towards the apex."""
     rng = canvas.draw("trabeculae")
     s = heart.shape
     height = np.clip(where.height * np.float32(1 / s.length), 0, 1)
     angle = np.arctan2(where.anterior, where.lateral)
     phase = rng.uniform(0, 2 * np.pi, 2)
-    ridges = np.sin(11 * angle + np.float32(phase[0]) + 4 * height) + np.sin(7 * angle + np.float32(phase[1]) - 5 * height)
-    depth = np.float32(0.135 * s.radius * rng.uniform(0.85, 1.15)) * np.clip(1.05 - height * np.float32(1.35), 0, 1)
-    for over, index in paint.items():
-        canvas.fill_only(where.box, cavity > -depth * np.clip(0.45 + 0.5 * ridges, 0, 1), index, [over])
+    ridges = np.sin(11 * angle + np.float32(phase[0]) + 4 * height) + np.sin(
+        7 * angle + np.float32(phase[1]) - 5 * height
+    )
+    depth = np.float32(0.097 * s.radius * rng.uniform(0.85, 1.15)) * np.clip(1.1 - height * np.float32(1.35), 0, 1)
+    canvas.fill_only(where.box, cavity > -depth * np.clip(0.4 + 0.6 * ridges, 0, 1), index, over)
 
 
-def _papillary(canvas: Canvas, heart: Heart, paint: dict[int, int]) -> None:
+def _papillary(canvas: Canvas, heart: Heart, index: int, over: list[int]) -> None:
     """The anterolateral and the posteromedial papillary muscle, each with two heads, in proportion to the wall."""
     rng = canvas.draw("papillary")
     s, at = heart.shape, heart.pose.at
-    volume = rng.uniform(0.068, 0.086) * s.wall_ml * 1000
-    radius = float(np.sqrt(volume / (2 * np.pi * 0.50 * s.length * 1.02)))
+    volume = rng.uniform(0.074, 0.092) * s.wall_ml * 1000
+    radius = float(np.sqrt(volume / (2 * np.pi * 0.50 * s.length * 0.83)))
 
     def inner(height: float) -> float:
         return s.radius * float(np.sqrt(1 - (height * s.length / s.semi - 1) ** 2))
 
     for angle in np.radians((28, -112) + rng.normal(0, 9, 2)):
         foot, tip = 0.20 + rng.normal(0, 0.02), 0.70 + rng.normal(0, 0.02)
-        for side in (-0.55, 0.55):
+        for side in (-0.4, 0.4):
             turned = angle + side * radius / s.radius
             low, high = max(inner(foot) - 0.4 * radius, 0.0), max(inner(tip) - 1.35 * radius, 0.3 * s.radius)
             bend = turned + rng.normal(0, 0.08)
             start = at(foot * s.length, low * np.sin(turned), low * np.cos(turned))
             end = at((tip + rng.normal(0, 0.03)) * s.length, high * np.sin(bend), high * np.cos(bend))
             box, distance = capsule(canvas.grid, start, end, 0.88 * radius, 0.66 * radius)
-            for over, index in paint.items():
-                canvas.fill_only(box, distance <= 0, index, [over])
+            canvas.fill_only(box, distance <= 0, index, over)
 
 
 def _scar(
-    canvas: Canvas, heart: Heart, where: Space, depth: np.ndarray, scar: Scar, paint: dict[int, int]
+    canvas: Canvas, heart: Heart, where: Space, depth: np.ndarray, scar: Scar, index: int, over: list[int]
 ) -> None:
     height = np.clip(where.height * np.float32(1 / heart.shape.length), 0, 1)
     inside = (scar.outside(height, *where.direction()) <= 1) & (depth <= np.float32(scar.depth))
-    for over, index in paint.items():
-        canvas.fill_only(where.box, inside, index, [over])
+    canvas.fill_only(where.box, inside, index, over)

@@ -90,26 +90,33 @@ class Ventricles:
 
 
 def ventricles(
-    canvas: Canvas, population: Mapping[str, float], sex: str, ejection_fraction: float, scar: Scar | None
+    canvas: Canvas,
+    population: Mapping[str, float],
+    scale: float,
+    sex: str,
+    ejection_fraction: float,
+    scar: Scar | None,
 ) -> Ventricles:
-    """The ventricles of a patient in a population, at its phase of the beat.
+    """The ventricles of a patient in a population, at its phase of the beat, in a frame that is enlarged by `scale`.
 
     From end-diastole (phase 0) to end-systole (phase 1) the cavity loses its ejection fraction, the long axis shortens
     and the wall thickens so that its volume stays what it was.
     """
     rng = canvas.draw("ventricles")
     shift = rng.standard_normal(4).clip(-2.2, 2.2)
-    uneven = 0.07 * rng.standard_normal(4).clip(-2, 2)
+    uneven = 0.09 * rng.standard_normal(4).clip(-2, 2)
     male = sex == "M"
     dilation = population["dilation"]
-    volume_ml = (148 if male else 120) * np.exp(0.15 * shift[0]) * dilation**2.5
+    volume_ml = (148 if male else 120) * np.exp(0.17 * shift[0]) * dilation**2.5
     length = (79 + 5 * shift[1] if male else 73 + 5 * shift[1]) * dilation**0.5
-    thickness = (9.6 if male else 8.4) * np.exp(0.09 * shift[2])
-    thickness += population["wall_thickness_mm_added"] / population["heart_scale"]
+    thickness = (9.6 if male else 8.4) * np.exp(0.12 * shift[2])
+    thickness += population["wall_thickness_mm_added"] / scale
     wall = Wall((uneven[0], uneven[1], 0.7 * uneven[2], uneven[3]), scar)
     start = _with_volume(length, volume_ml, wall, right_mm=float(27 + 3.5 * shift[3]))
     wall_ml = float(np.polyval(_wall_ml(start), thickness))
-    return _beaten(replace(start, thickness=float(thickness), wall_ml=wall_ml), volume_ml, population["phase"], ejection_fraction)
+    return _beaten(
+        replace(start, thickness=float(thickness), wall_ml=wall_ml), volume_ml, population["phase"], ejection_fraction
+    )
 
 
 def _with_volume(length: float, volume_ml: float, wall: Wall, right_mm: float) -> Ventricles:

@@ -45,14 +45,13 @@ class Space:
 
     def distance(self, centre: Sequence[float], radii: Sequence[float]) -> np.ndarray:
         """Distance (*b) in mm to an ellipsoid along the axes, negative inside; of first order, exact on its axes."""
-        square, slope = np.float32(0), np.float32(0)
+        square, slope = np.zeros((2, *self.height.shape), np.float32)
         for values, c, r in zip((self.height, self.anterior, self.lateral), centre, radii, strict=True):
             scaled = (values - np.float32(c)) * np.float32(1 / r)
             scaled *= scaled
-            square = square + scaled
-            slope = slope + scaled * np.float32(1 / r**2)
-        level = np.sqrt(square)
-        return (level - 1) * level / np.sqrt(np.maximum(slope, np.float32(1e-6)))
+            square += scaled
+            slope += scaled * np.float32(1 / r**2)
+        return _to_surface(square, slope)
 
 
 def space(grid: Grid, pose: Pose, low: Sequence[float], high: Sequence[float]) -> Space:
@@ -63,6 +62,40 @@ def space(grid: Grid, pose: Pose, low: Sequence[float], high: Sequence[float]) -
     turn = pose.turn.astype(np.float32)
     height, back, lateral = (sum(offset[i] * turn[i, j] for i in range(3)) for j in range(3))
     return Space(box, height, -back, lateral)
+
+
+def column(
+    grid: Grid, centre: np.ndarray, turn: np.ndarray, radii: tuple[float, float], margin_mm: float = 0.0
+) -> tuple[Box, np.ndarray]:
+    """Distance in mm to an endless elliptic cylinder in its box, negative inside; of first order, exact on its axes.
+
+    Args:
+        grid: where to evaluate.
+        centre: a point (z, y, x) of its axis in mm.
+        turn: rotation (3, 3); the cylinder lies along its z.
+        radii: semi-axes along its y and x in mm.
+        margin_mm: the box holds the cylinder widened by this.
+    """
+    axis, (z, reach) = turn[:, 0], (grid.axes[0], grid.reach[0])
+    ends = [centre + axis * ((height - centre[0]) / axis[0]) for height in (z[0] - reach, z[-1] + reach)]
+    widened = np.array(radii) + 1.1 * margin_mm
+    cut = np.linalg.inv(turn[1:, 1:].T / widened[:, None])  # the unit circle to the cylinder's cut at one height
+    extent = np.array([0, *np.sqrt((cut**2).sum(axis=1))])
+    box = grid.box(np.min(ends, axis=0) - extent, np.max(ends, axis=0) + extent)
+    offset = [grid.where[i][box] - np.float32(centre[i]) for i in range(3)]
+    square, slope = np.zeros((2, *offset[0].shape), np.float32)
+    for j, r in enumerate(radii, start=1):
+        scaled = sum(offset[i] * np.float32(turn[i, j] / r) for i in range(3))
+        scaled *= scaled
+        square += scaled
+        slope += scaled * np.float32(1 / r**2)
+    return box, _to_surface(square, slope)
+
+
+def _to_surface(square: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Distance to a quadric of level `square` whose squared half gradient is `slope`."""
+    level = np.sqrt(square)
+    return (level - 1) * level / np.sqrt(np.maximum(slope, np.float32(1e-6)))
 
 
 def united(a: np.ndarray, b: np.ndarray, blend: float) -> np.ndarray:

@@ -25,8 +25,8 @@ HEART_TISSUES: dict[str, Tissue] = {name: TISSUES[name] for name in SHARED} | {
     ),
     "blood_mixed_venous": Tissue(
         (1480, 1649),
-        (190, 90),
-        (80, 32),
+        (230, 110),
+        (95, 38),
         0.80,
         (40, 270, 150, 102),
         "Zhang 2013; T2 typical at 70 % saturation",

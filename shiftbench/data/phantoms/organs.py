@@ -6,56 +6,13 @@ Every organ has a generator of its own, so that changing one moves no other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from shiftbench.data.phantoms.canvas import JITTER, Canvas
-from shiftbench.data.phantoms.shapes import Box, capsule, ellipsoid, rotation
+from shiftbench.data.phantoms.body import Body
+from shiftbench.data.phantoms.canvas import Canvas
+from shiftbench.data.phantoms.shapes import capsule, ellipsoid, rotation
 from shiftbench.data.phantoms.tissues import TISSUES, vary
-from shiftbench.data.phantoms.traits import KIDNEY_SIZE, MUSCLE_SIZE, PANCREAS_SIZE, Patient
-
-TALL = 1e4  # a semi-axis that makes an ellipsoid a cylinder
-SKIN_MM = 2.0
-
-
-@dataclass(frozen=True)
-class Body:
-    """What the organs need to know of the body: semi-axes of the cavity (mm), its mask and its fat."""
-
-    a: float  # left-right
-    b: float  # front-back
-    level: float  # height of the liver's hilum in the field of view
-    wall: float  # thickness of the muscles (mm)
-    cavity: np.ndarray  # bool (*f), where organs may be
-    subcutaneous: int  # tissue indices of the fat outside the muscles, the first tissue inside the skin,
-    fat: int  # and of the visceral fat
-
-
-def body_wall(canvas: Canvas, patient: Patient) -> Body:
-    """Skin to cavity: subcutaneous fat, muscles, visceral fat; more habitus adds fat outside and nothing else."""
-    rng = canvas.draw("body")
-    a, b = np.clip(rng.normal((130, 84), (11, 8)) * (1.02 if patient.male else 0.98), (105, 66), (152, 102))
-    muscle_mm = float(np.clip(rng.normal(10, 2), 6, 15)) * patient.sized(MUSCLE_SIZE, 0.05)
-    fat_mm = float(np.clip(rng.normal(16 if patient.male else 20, 6), 5, 38)) + patient.population["habitus_mm"]
-    level = float(np.clip(rng.normal(0, 10), -20, 20))
-    skin, subcutaneous = canvas.add_of("skin", "skin"), canvas.add_of("fat", "fat")
-    muscle = canvas.add("muscle", patient.muscle(canvas.varied("muscle")))
-    visceral = canvas.add("fat", vary(TISSUES["fat"], canvas.draw("tissue visceral fat"), times=JITTER, hu=5))
-
-    def ring(thickness: float, index: int, front: float = 1.0) -> tuple[Box, np.ndarray]:
-        radii = (TALL, b + thickness * front, a + thickness)
-        box, out = ellipsoid(canvas.grid, (0, 0, 0), radii, power=2.3)
-        canvas.fill(box, out <= 1, index)
-        return box, out
-
-    ring(muscle_mm + fat_mm + SKIN_MM, skin, 0.85)
-    ring(muscle_mm + fat_mm, subcutaneous, 0.85)
-    ring(muscle_mm, muscle)
-    box, out = ring(0.0, visceral)
-    cavity = np.zeros(canvas.grid.shape, bool)
-    cavity[box] = out <= 0.97
-    return Body(float(a), float(b), level, muscle_mm, cavity, subcutaneous, visceral)
+from shiftbench.data.phantoms.traits import KIDNEY_SIZE, PANCREAS_SIZE, Patient
 
 
 def spleen(canvas: Canvas, body: Body) -> None:
@@ -81,7 +38,7 @@ def pancreas(canvas: Canvas, body: Body, patient: Patient) -> int:
     z, y = body.level - 8 + rng.normal(0, 6), 0.06 * body.b + rng.normal(0, 5)
     points = np.array([[z - 18, y + 6, -26], [z, y - 8, -4], [z + 8, y - 4, 26], [z + 20, y + 8, 58]])
     points = points + rng.normal(0, 3, points.shape)
-    radii = np.array([15, 11, 10, 9]) * np.exp(rng.normal(0, 0.12, 4)) * patient.sized(PANCREAS_SIZE)
+    radii = np.array([18, 14, 13, 11]) * np.exp(rng.normal(0, 0.12, 4)) * patient.sized(PANCREAS_SIZE)
     for i in range(3):
         box, distance = capsule(canvas.grid, points[i], points[i + 1], radii[i], radii[i + 1])
         canvas.fill(box, (distance <= 0) & body.cavity[box], index)
@@ -125,15 +82,22 @@ def kidneys(canvas: Canvas, body: Body, patient: Patient) -> None:
 
 
 def _pyramids(
-    canvas: Canvas, centre: np.ndarray, radii: np.ndarray, turn: np.ndarray, paint: dict[int, int], rng: np.random.Generator
+    canvas: Canvas,
+    centre: np.ndarray,
+    radii: np.ndarray,
+    turn: np.ndarray,
+    paint: dict[int, int],
+    rng: np.random.Generator,
 ) -> None:
     """Medullary pyramids in five rows from pole to pole, their bases towards the cortex, which dips between them."""
     for row in (-0.66, -0.36, 0.0, 0.36, 0.66):
         ring = 0.56 * np.sqrt(1 - row**2)
-        for angle in np.arange(0, 2 * np.pi, 2 * np.pi / 6) + rng.uniform(0, 1) + rng.normal(0, 0.08, 6):
-            local = np.array([row, ring * np.sin(angle), ring * np.cos(angle)]) * radii
-            along = rotation(np.degrees(np.arctan2(np.cos(angle) * radii[2], np.sin(angle) * radii[1])))
-            size = np.array([6.5, 9.0, 5.5]) * (radii[1] / 30) * rng.uniform(0.85, 1.15)
-            box, out = ellipsoid(canvas.grid, centre + turn @ local, size, turn @ along.T)
-            for over, index in paint.items():
-                canvas.fill_only(box, out <= 1, index, [over])
+        angles = np.arange(0, 2 * np.pi, 2 * np.pi / 6) + rng.uniform(0, 1) + rng.normal(0, 0.08, 6)
+        scale = radii[1] / 30 * rng.uniform(0.85, 1.15, 6)
+        local = np.stack([np.full(6, row), ring * np.sin(angles), ring * np.cos(angles)], axis=1) * radii
+        for middle, angle, k in zip(centre + local @ turn.T, angles, scale, strict=True):
+            if canvas.grid.at_height(middle[0], 9 * k):
+                along = rotation(np.degrees(np.arctan2(np.cos(angle) * radii[2], np.sin(angle) * radii[1])))
+                box, out = ellipsoid(canvas.grid, middle, np.array([6.5, 9.0, 5.5]) * k, turn @ along)
+                for over, index in paint.items():
+                    canvas.fill_only(box, out <= 1, index, [over])

@@ -14,6 +14,8 @@ Point = (
     Sequence[float] | np.ndarray
 )  # (z, y, x) in mm: up, towards the back, towards the patient's left; the centre is (0, 0, 0)
 
+THIN = 3  # fine slices; the warp moves so few of them past most of the boxes that they meet
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -45,6 +47,17 @@ class Grid:
     @cached_property
     def _positions(self) -> list[list[float]]:
         return [axis.tolist() for axis in self.axes]  # to search in a list is faster than in an array
+
+    def at_height(self, z: float, half: float) -> bool:
+        """Whether any voxel may lie within `half` mm of the height `z`: what is not near need not be drawn."""
+        reach = half + self.reach[0]
+        return bool(self._positions[0][0] - reach <= z <= self._positions[0][-1] + reach)
+
+    def meets(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Which of n boxes from `low` to `high`, both (n, 3) in mm, may hold a voxel, bool (n,)."""
+        first = np.array([axis[0] for axis in self._positions]) - self.reach
+        last = np.array([axis[-1] for axis in self._positions]) + self.reach
+        return np.all((high >= first) & (low <= last), axis=1)
 
     def scaled(self, factor: float) -> Grid:
         """The grid in which the same patient is `factor` times as large, about the centre of the field of view."""
@@ -103,13 +116,16 @@ def _smooth_field(axes: list[np.ndarray], distance: float, sd: float, rng: np.ra
 
 def _cubic(t: np.ndarray) -> np.ndarray:
     """The cubic B-spline at distance `t` in knots, float32."""
-    return np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.where(t < 2, (2 - t) ** 3 / 6, 0)).astype(np.float32)
+    wide, narrow = np.maximum(2 - t, 0), np.maximum(1 - t, 0)
+    return ((wide * wide * wide - 4 * narrow * narrow * narrow) / 6).astype(np.float32)
 
 
 def rotation(degrees_z: float, degrees_y: float = 0.0, degrees_x: float = 0.0) -> np.ndarray:
     """Rotation matrix (3, 3) in (z, y, x) order: in the axial plane first, then about the two other axes."""
     matrix = np.eye(3)
     for degrees, (i, j) in ((degrees_z, (1, 2)), (degrees_y, (0, 2)), (degrees_x, (0, 1))):
+        if not degrees:
+            continue
         c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         step = np.eye(3)
         step[i, i], step[i, j], step[j, i], step[j, j] = c, -s, s, c
@@ -136,39 +152,49 @@ def ellipsoid(
     else:
         extent = margin * (np.sqrt(((turn * radii) ** 2).sum(axis=1)) if power == 2 else np.abs(turn) @ radii)
     box = grid.box((centre - extent).tolist(), (centre + extent).tolist())
-    if _is_empty(box):
-        return box, _nothing(box)
-    offset = [grid.where[i][box] - np.float32(centre[i]) for i in range(3)]
-    level = np.zeros(offset[0].shape, np.float32)
-    for j in range(3):
-        along = offset[j] if turn is None else sum(offset[i] * turn[i, j] for i in range(3) if turn[i, j])
-        along = along * np.float32(1 / radii[j])
-        level += along * along if power == 2 else np.abs(along) ** np.float32(power)
-    return box, level
+    if _is_empty(grid, box, centre[0] - extent[0], centre[0] + extent[0]):
+        return (slice(0, 0),) * 3, np.zeros((0, 0, 0), np.float32)
+    offset, shape = _offsets(grid, box, centre)
+    scale = (1 / radii).astype(np.float32)[:, None]
+    along = offset * scale if turn is None else (turn.T.astype(np.float32) * scale) @ offset
+    if power != 2:
+        return box, (np.abs(along) ** np.float32(power)).sum(axis=0).reshape(shape)
+    return box, np.einsum("in,in->n", along, along).reshape(shape)
 
 
 def capsule(grid: Grid, start: Point, end: Point, radius: float, end_radius: float) -> tuple[Box, np.ndarray]:
     """Level function of a tapering tube with round ends in its box: negative inside, in mm."""
     widest = max(radius, end_radius)
     ends = tuple(zip(start, end, strict=True))
-    box = grid.box([min(pair) - widest for pair in ends], [max(pair) + widest for pair in ends])
-    if _is_empty(box):
-        return box, _nothing(box)
-    direction = np.subtract(end, start).astype(np.float32)
-    offset = [grid.where[i][box] - np.float32(start[i]) for i in range(3)]
-    length2 = float(direction @ direction)
-    t = sum(offset[i] * direction[i] for i in range(3)) * np.float32(1 / max(length2, 1e-6))
-    t = np.clip(t, 0, 1)
-    distance2 = sum((offset[i] - t * direction[i]) ** 2 for i in range(3))
-    return box, np.sqrt(distance2) - (np.float32(radius) + t * np.float32(end_radius - radius))
+    low, high = [min(pair) - widest for pair in ends], [max(pair) + widest for pair in ends]
+    box = grid.box(low, high)
+    if _is_empty(grid, box, low[0], high[0]):
+        return (slice(0, 0),) * 3, np.zeros((0, 0, 0), np.float32)
+    offset, shape = _offsets(grid, box, start)
+    direction = np.array([b - a for a, b in ends])
+    t = (direction / max(float(direction @ direction), 1e-6)).astype(np.float32) @ offset
+    np.clip(t, 0, 1, out=t)
+    offset -= direction.astype(np.float32)[:, None] * t
+    distance = np.sqrt(np.einsum("in,in->n", offset, offset))
+    distance -= t * np.float32(end_radius - radius) + np.float32(radius)
+    return box, distance.reshape(shape)
 
 
-def _is_empty(box: Box) -> bool:
-    return any(part.start >= part.stop for part in box)
+def _offsets(grid: Grid, box: Box, origin: Point) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Position of every voxel of the box relative to `origin`, float32 (3, n), and the shape of the box."""
+    where = grid.where[(slice(None), *box)]
+    offset = where - np.asarray(origin, np.float32)[:, None, None, None]
+    return offset.reshape(3, -1), where.shape[1:]
 
 
-def _nothing(box: Box) -> np.ndarray:
-    return np.zeros([part.stop - part.start for part in box], np.float32)
+def _is_empty(grid: Grid, box: Box, low: float, high: float) -> bool:
+    """Whether no voxel of the box lies between two heights; a thick box is not looked into, it seldom is empty."""
+    if any(part.start >= part.stop for part in box):
+        return True
+    if box[0].stop - box[0].start > THIN:
+        return False
+    heights = grid.where[0][box]
+    return bool(heights.min() > high or heights.max() < low)
 
 
 def majority(labels: np.ndarray, supersampling: Sequence[int], classes: int) -> np.ndarray:
@@ -177,11 +203,14 @@ def majority(labels: np.ndarray, supersampling: Sequence[int], classes: int) -> 
         return labels.copy()
     fz, fy, fx = supersampling
     blocks = [labels[i::fz, j::fy, k::fx] for i in range(fz) for j in range(fy) for k in range(fx)]
-    best = np.zeros(blocks[0].shape, labels.dtype)
-    most = np.zeros(blocks[0].shape, np.uint8)
-    for label in range(classes):
-        count = sum((block == label).view(np.uint8) for block in blocks)
+    best = blocks[0].copy()
+    mixed = np.logical_or.reduce([block != best for block in blocks[1:]])
+    some = np.stack([block[mixed] for block in blocks])  # (n_fine, n), the few voxels with more than one label
+    winner = np.zeros(some.shape[1], labels.dtype)
+    most = np.zeros(some.shape[1], np.intp)
+    for label in np.flatnonzero(np.bincount(some.ravel(), minlength=classes)):
+        count = np.count_nonzero(some == label, axis=0)
         wins = (count >= most) & (count > 0)
-        np.copyto(best, labels.dtype.type(label), where=wins)
-        np.copyto(most, count, where=wins)
+        winner[wins], most[wins] = label, count[wins]
+    best[mixed] = winner
     return best

@@ -124,6 +124,9 @@ TISSUES: dict[str, Tissue] = {
     "bile": Tissue(
         (2200, 2400), (400, 350), (150, 100), 0.95, (10, 10, 10, 10), "typical, varies with fasting", adc=3.0
     ),
+    "urine": Tissue((3500, 3600), (800, 700), (300, 200), 1.0, (5, 5, 8, 250), "typical", adc=2.8),
+    "disc": Tissue((1000, 1100), (90, 85), (50, 35), 0.75, (85, 85, 87, 87), "typical", adc=1.6, gd=0.05),
+    "skin": Tissue((900, 1000), (30, 28), (20, 15), 0.7, (40, 45, 55, 55), "typical", adc=1.2, gd=0.3),
     "white_matter": Tissue(
         (646, 838), (72, 69), (66.2, 53.2), 0.7, (30, 31, 32, 31), "Wright 2008; Peters 2007", adc=0.75
     ),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from shiftbench.data.phantoms.body import TALL, Body
 from shiftbench.data.phantoms.canvas import Canvas
-from shiftbench.data.phantoms.organs import TALL, Body
 from shiftbench.data.phantoms.shapes import capsule, ellipsoid
 
 Paint = dict[int, int]  # tissue that a vessel runs through -> tissue of the vessel there
@@ -28,24 +28,28 @@ def tree(
         n = len(radii)
         ends = starts + directions * (radii * rng.uniform(3.2, 4.4, n))[:, None]
         shrink = rng.uniform(0.78, 0.90, (n, 2))
-        for a, b, r, narrow in zip(starts.tolist(), ends.tolist(), radii.tolist(), shrink.max(1).tolist(), strict=True):
-            tube(canvas, (a, b), (r, r * narrow), paint)
+        wide = radii[:, None]
+        seen = canvas.grid.meets(np.minimum(starts, ends) - wide, np.maximum(starts, ends) + wide)
+        for i in np.flatnonzero(seen):
+            tube(canvas, (starts[i], ends[i]), (radii[i], radii[i] * shrink[i].max()), paint)
         side = unit(np.cross(directions, rng.standard_normal((n, 3))))[:, None]
         angle = np.radians(rng.uniform(22, 42, (n, 2)))[..., None] * np.array([[1.0], [-1.0]])
         directions = (directions[:, None] * np.cos(angle) + side * np.sin(angle)).reshape(-1, 3)  # (2n, 3)
         starts, radii = np.repeat(ends, 2, axis=0), (radii[:, None] * shrink).ravel()
 
 
-def tube(canvas: Canvas, points: Sequence, radii: Sequence[float], paint: Paint | None, index: int = 0) -> None:
+def tube(
+    canvas: Canvas, points: Sequence | np.ndarray, radii: Sequence[float], paint: Paint | None, index: int = 0
+) -> None:
     """A tube through `points`, tapering from radius to radius: painted by `paint`, or `index` over everything."""
     for i in range(len(points) - 1):
         box, distance = capsule(canvas.grid, points[i], points[i + 1], radii[i], radii[i + 1])
-        if distance.size == 0:
+        inside = distance <= 0
+        if not inside.any():
             continue
         if paint is None:
-            canvas.fill(box, distance <= 0, index)
+            canvas.fill(box, inside, index)
             continue
-        inside = distance <= 0
         for over, own in paint.items():
             canvas.fill_only(box, inside, own, [over])
 
@@ -94,7 +98,12 @@ def branches(canvas: Canvas, body: Body, through: Sequence[int]) -> None:
     z = body.level
     off = rng.normal(0, 3, (4, 3))
     coeliac = np.array([z + 22, y - 26, x - 4]) + off[0]
-    tube(canvas, [(z + 24, y, x), coeliac, (z + 20, y - 22, 0.55 * body.a)], (3.5, 3.0, 2.2), dict.fromkeys(through, artery))
+    tube(
+        canvas,
+        [(z + 24, y, x), coeliac, (z + 20, y - 22, 0.55 * body.a)],
+        (3.5, 3.0, 2.2),
+        dict.fromkeys(through, artery),
+    )
     tube(canvas, [coeliac, (z + 4, y - 34, -38.0)], (2.8, 2.2), dict.fromkeys(through, artery))
     root = np.array([z - 10, y - 22, x]) + off[1]
     mesenteric = [(z + 8, y - 4, x), root, (-400.0, y - 28, x + 2)]
@@ -103,7 +112,9 @@ def branches(canvas: Canvas, body: Body, through: Sequence[int]) -> None:
     confluence = np.array([z - 20, y - 24, -2.0]) + off[2]
     splenic = [confluence, (z, y - 22, 34.0), (z + 14, 0.20 * body.b, 0.56 * body.a)]
     tube(canvas, splenic, (5.0, 4.5, 4.0), dict.fromkeys(through, vein))
-    tube(canvas, [confluence, beside + (-30, 0, 0), (-400.0, *beside[1:])], (6.0, 5.5, 5.0), dict.fromkeys(through, vein))
+    tube(
+        canvas, [confluence, beside + (-30, 0, 0), (-400.0, *beside[1:])], (6.0, 5.5, 5.0), dict.fromkeys(through, vein)
+    )
     for side, origin in ((-1, cava[0]), (1, cava[0])):
         hilum = np.array([z - 22 + 8 * side, 0.46 * body.b, side * 50.0]) + off[3]
         front = np.array([hilum[0] + 2, y - 13, x + 4]) if side > 0 else hilum

@@ -1,4 +1,4 @@
-"""Scenarios and methods -> a graph of content-addressed tasks, and the units of which the rows are made."""
+"""The tasks behind the rows of one scenario: what each computes, and what its result is addressed by."""
 
 from __future__ import annotations
 
@@ -9,57 +9,28 @@ from typing import Any
 from shiftbench.backbones import backbone_named
 from shiftbench.contract import GRANTS
 from shiftbench.data.splits import fewshot_cases
-from shiftbench.domains import Part, shift_of
-from shiftbench.errors import NotApplicable
-from shiftbench.graph import MethodCard, Options, Plan, Task, Unit
+from shiftbench.domains import Part
+from shiftbench.errors import NotApplicable, SpecError
+from shiftbench.graph import MethodCard, Options, Plan, Task
 from shiftbench.metrics import SCORERS
-from shiftbench.parts import Opened, Parts
+from shiftbench.parts import Parts
+from shiftbench.plan.orders import Pass, derangement
 from shiftbench.rng import digest
-from shiftbench.spec import Scenario, Target
-from shiftbench.types import Family, Track
+from shiftbench.spec import Scenario
+from shiftbench.types import Track
 
 TRAIN_VERSION = 1
 PREDICT_VERSION = 1
-DRAWS = {"smoke": 1, "quick": 1, "dev": 1, "core": 3, "full": 5}  # few-shot draws per seed
+Fold = tuple[str, str, Part]  # predict task id, score task id, test part
 
 
-def plan(scenarios: Sequence[Scenario], methods: Sequence[MethodCard], options: Options, suite: str) -> Plan:
-    """The graph of a run.
+class Tasks:
+    """Adds the tasks of one scenario to a graph."""
 
-    Raises:
-        SpecError: an operator, protocol rule, dataset or backbone is unknown or does not fit.
-        DataError: a folder is missing or cannot be used.
-    """
-    graph = Plan()
-    opened: Opened = {}
-    for scenario in scenarios:
-        _Scenario(graph, scenario, options, suite).add(methods, Parts(graph, scenario, options, opened))
-    return graph
-
-
-class _Scenario:
-    """Adds one scenario to a plan."""
-
-    def __init__(self, graph: Plan, scenario: Scenario, options: Options, suite: str):
-        self.graph, self.scenario, self.options, self.suite = graph, scenario, options, suite
+    def __init__(self, graph: Plan, scenario: Scenario, options: Options, parts: Parts):
+        self.graph, self.scenario, self.options, self.parts = graph, scenario, options, parts
         self.recipe = scenario.recipe()
         self.source = scenario.source[0]
-
-    def add(self, methods: Sequence[MethodCard], parts: Parts) -> None:
-        seeds = self.options.seeds or self.scenario.seeds
-        backbones = self.options.backbones or self.scenario.backbones
-        source_parts = parts.of_source()
-        folds = {self.source.name: [(source_parts["adapt"], source_parts["test"])]}
-        targets = self.scenario.targets()
-        for each in targets:
-            folds[each.name] = parts.of_target(each)
-        for backbone in backbones:
-            for seed in seeds:
-                train = self.train_task(backbone, seed, source_parts)
-                for method in methods:
-                    state = self.prepare_task(method, backbone, seed, train, source_parts)
-                    for target in [None, *targets]:
-                        self.add_units(method, backbone, seed, target, state, source_parts, folds)
 
     def train_task(self, backbone: str, seed: int, parts: Mapping[str, Part]) -> Task:
         """The shared training on the source."""
@@ -72,7 +43,7 @@ class _Scenario:
             "window": self.scenario.window,
             "recipe": asdict(self.recipe),
             "seed": seed,
-            "train": _payload(parts["train"]),
+            "train": payload_of(parts["train"]),
             "device": self.options.device,
             "threads": self.options.threads,
         }
@@ -85,7 +56,7 @@ class _Scenario:
         }
         label = f"training {backbone} on {self.source.name} (seed {seed})"
         return self.graph.add(
-            "train", payload, _needs(parts["train"], references=True), label, self.train_seconds(spec), key
+            "train", payload, needs_of(parts["train"], references=True), label, self.train_seconds(spec), key
         )
 
     def train_seconds(self, backbone) -> float:
@@ -104,12 +75,12 @@ class _Scenario:
             "method": method.payload,
             "train": train.key,
             "seed": seed,
-            "source": _payload(parts["train"]),
-            "source_val": _payload(parts["val"]),
+            "source": payload_of(parts["train"]),
+            "source_val": payload_of(parts["val"]),
             "device": self.options.device,
             "threads": self.options.threads,
         }
-        needs = [train.id, *_needs(parts["train"], references=True), *_needs(parts["val"], references=True)]
+        needs = [train.id, *needs_of(parts["train"], references=True), *needs_of(parts["val"], references=True)]
         key = [
             PREDICT_VERSION,
             method.identity,
@@ -121,22 +92,7 @@ class _Scenario:
         seconds = self.train_seconds(backbone_named(backbone)) if "prepare" in method.prepares else 5.0
         return self.graph.add("prepare", payload, needs, f"preparing {method.name}", seconds, key)
 
-    def add_units(self, method, backbone, seed, target, state: Task, source_parts, folds) -> None:
-        """Predict and score tasks of one method on one target, for every few-shot draw."""
-        family = target.family if target else Family.CONTROL
-        track = method.track
-        if track is Track.REFERENCE and (family is Family.CONTROL or not target.oracle):
-            return
-        draws = DRAWS[self.scenario.budget] if track is Track.FEWSHOT else 1
-        name = target.name if target else self.source.name
-        for draw in range(draws):
-            tasks = [
-                self.fold_tasks(method, backbone, seed, draw, name, state, source_parts, fold) for fold in folds[name]
-            ]
-            row = self.row(method, backbone, seed, draw, target)
-            self.graph.units.append(Unit(row, tuple(tasks), method, self.scenario))
-
-    def fold_tasks(self, method, backbone, seed, draw, name, state: Task, source, fold) -> tuple[str, str, Part]:
+    def fold_tasks(self, method, backbone, seed, draw, name, state: Task, source, fold, *, permuted) -> Fold:
         """Ids of the predict and the score task of one fold, and its test part."""
         adapt, test = fold
         track = method.track
@@ -148,11 +104,11 @@ class _Scenario:
             "recipe": asdict(self.recipe),
             "seed": seed,
             "draw": draw,
-            "test": _payload(test),
+            "test": payload_of(test),
             "device": self.options.device,
             "threads": self.options.threads,
         }
-        needs = [state.id, *_needs(test)]
+        needs = [state.id, *needs_of(test)]
         key: dict[str, Any] = {
             "version": PREDICT_VERSION,
             "method": method.identity,
@@ -168,19 +124,67 @@ class _Scenario:
         self.grant(track, method, draw, payload, needs, key, adapt, source)
         seconds = self.predict_seconds(track, backbone)
         predict = self.graph.add("predict", payload, needs, f"{method.name} on {name}", seconds, key)
-        return predict.id, self.score_task(predict, test, f"scoring {method.name} on {name}").id, test
+        donors = self.donors(test) if permuted else None
+        return predict.id, self.score_task(predict, test, f"scoring {method.name} on {name}", donors=donors).id, test
+
+    def stream_tasks(self, each: Pass, method, backbone, seed, state: Task) -> dict[str, tuple[Fold, ...]]:
+        """One predict task over a pass, and a score task for every target in it."""
+        images = {name: test.where() for name, test in each.tests.items()}
+        order = [[str(i), images[name][case][1], case] for i, (name, case) in enumerate(each.order)]
+        common = {
+            "recipe": asdict(self.recipe),
+            "seed": seed,
+            "draw": 0,
+            "device": self.options.device,
+            "threads": self.options.threads,
+        }
+        payload = {
+            **common,
+            "method": method.payload,
+            "identity": method.identity,
+            "state": [state.kind, state.key],
+            "stream": order,
+        }
+        key = {
+            **common,
+            "version": PREDICT_VERSION,
+            "method": method.identity,
+            "state": state.key,
+            "stream": [place[1:] for place in order],
+        }
+        needs = [state.id, *(need for test in each.tests.values() for need in needs_of(test))]
+        label = f"{method.name} on stream {each.name} (order {each.seed})"
+        seconds = self.predict_seconds(method.track, backbone) * len(each.tests)
+        predict = self.graph.add("predict", payload, needs, label, seconds, key)
+        scored: dict[str, tuple[Fold, ...]] = {}
+        for name, test in each.tests.items():
+            names = {case: str(i) for case, i in each.positions(name).items()}
+            score = self.score_task(predict, test, f"scoring {label}, {name}", names=names)
+            scored[name] = ((predict.id, score.id, test),)
+        return scored
+
+    def donors(self, test: Part) -> dict[str, str]:
+        """Whose reference each test case of the impossible control is scored against."""
+        patients = self.parts.patients(test)
+        if len(set(patients.values())) < 2:
+            raise SpecError(
+                "references are permuted between patients, and there is one test patient",
+                where=self.scenario.name,
+                remedy="add patients to [phantom]",
+            )
+        return derangement(patients, self.scenario.domain_seed)
 
     def grant(self, track, method, draw, payload, needs, key, adapt: Part, source: Mapping[str, Part]) -> None:
         """Adds to a predict task exactly the data that its track entitles it to."""
         granted = GRANTS[track]
         if "target" in granted:
-            payload["adapt"] = _payload(adapt)
-            needs += _needs(adapt)
+            payload["adapt"] = payload_of(adapt)
+            needs += needs_of(adapt)
             key["adapt"] = adapt.images_keys()
         for name, part in (("train", "source"), ("val", "source_val")):
             if part in granted:
-                payload[f"source_{name}"] = _payload(source[name])
-                needs += _needs(source[name], references=True)
+                payload[f"source_{name}"] = payload_of(source[name])
+                needs += needs_of(source[name], references=True)
                 key[f"source_{name}"] = [source[name].images_keys(), source[name].references_keys()]
         if "fewshot" in granted:
             cases: Sequence[str] = list(adapt.where())
@@ -192,10 +196,10 @@ class _Scenario:
                     )
                 except NotApplicable as reason:
                     payload["not_applicable"] = key["not_applicable"] = str(reason)
-            labelled = _restricted(adapt, cases)
-            payload["fewshot"] = _payload(labelled)
+            labelled = restricted(adapt, cases)
+            payload["fewshot"] = payload_of(labelled)
             payload["fewshot_order"] = key["fewshot_order"] = list(cases)
-            needs += _needs(labelled, references=True)
+            needs += needs_of(labelled, references=True)
             key["fewshot"] = [labelled.images_keys(), labelled.references_keys()]
 
     def predict_seconds(self, track: Track, backbone: str) -> float:
@@ -203,51 +207,40 @@ class _Scenario:
         shares = {Track.REFERENCE: 1.0, Track.UDA: 1.0, Track.FEWSHOT: self.recipe.fewshot_steps / self.recipe.steps}
         return 3.0 + shares.get(track, 0.0) * train
 
-    def score_task(self, predict: Task, test: Part, label: str) -> Task:
-        """Scores predictions against references; made of both, so a hidden protocol only changes this task."""
+    def score_task(
+        self,
+        predict: Task,
+        test: Part,
+        label: str,
+        *,
+        names: Mapping[str, str] | None = None,
+        donors: Mapping[str, str] | None = None,
+    ) -> Task:
+        """Scores predictions against references; made of both, so a hidden protocol only changes this task.
+
+        `names` and `donors` are those of `shiftbench.scoring.score_fold`.
+        """
         structures = [[n, s.tolerance] for n, s in self.scenario.structures.items()]
-        payload = {"predict": predict.key, "test": _payload(test), "structures": structures}
+        special = {k: v for k, v in (("names", names), ("donors", donors)) if v is not None}
+        payload = {"predict": predict.key, "test": payload_of(test), "structures": structures, **special}
         versions = {name: scorer.version for name, scorer in SCORERS.items()}
-        key = [predict.key, test.references_keys(), structures, versions]
-        return self.graph.add("score", payload, [predict.id, *_needs(test, references=True)], label, 1.0, key)
-
-    def row(self, method: MethodCard, backbone: str, seed: int, draw: int, target: Target | None) -> dict[str, Any]:
-        """The fields of a row that the plan knows."""
-        operator, level, value, unit = shift_of(target)
-        return {
-            "suite": self.suite,
-            "scenario": self.scenario.name,
-            "scenario_version": self.scenario.version,
-            "source": self.source.name,
-            "target": target.name if target else self.source.name,
-            "family": str(target.family if target else Family.CONTROL),
-            "operator": operator,
-            "level": level,
-            "level_value": value,
-            "level_unit": unit,
-            "method": method.name,
-            "method_version": method.version,
-            "track": str(method.track),
-            "backbone": backbone,
-            "budget": self.scenario.budget,
-            "k": method.k,
-            "draw": draw,
-            "episode": method.episode,
-            "seed": seed,
-        }
+        key = [predict.key, test.references_keys(), structures, versions, *([special] if special else [])]
+        return self.graph.add("score", payload, [predict.id, *needs_of(test, references=True)], label, 1.0, key)
 
 
-def _payload(part: Part) -> list[Any]:
+def payload_of(part: Part) -> list[Any]:
+    """A part as JSON values."""
     return [list(chunk) for chunk in part.chunks]
 
 
-def _restricted(part: Part, cases: Sequence[str]) -> Part:
+def restricted(part: Part, cases: Sequence[str]) -> Part:
     """The chunks of a part that hold some cases, with those cases alone."""
     wanted = set(cases)
     chunks = [(a, i, r, tuple(c for c in ids if c in wanted)) for a, i, r, ids in part.chunks]
     return Part(tuple(chunk for chunk in chunks if chunk[3]))
 
 
-def _needs(part: Part, *, references: bool = False) -> list[str]:
+def needs_of(part: Part, *, references: bool = False) -> list[str]:
+    """Ids of the tasks that make a part's images, and its references where they are asked for."""
     needs = [f"images/{k}" for k in part.images_keys()]
     return needs + [f"references/{k}" for k in part.references_keys()] if references else needs

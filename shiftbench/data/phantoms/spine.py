@@ -1,34 +1,14 @@
-"""Ribs, vertebrae and the muscles beside the spine of the abdominal phantom."""
+"""The spine of the abdominal phantom and the muscles beside it."""
 
 from __future__ import annotations
 
-import numpy as np
-
+from shiftbench.data.phantoms.body import TALL, Body
 from shiftbench.data.phantoms.canvas import Canvas
-from shiftbench.data.phantoms.organs import TALL, Body
-from shiftbench.data.phantoms.shapes import ellipsoid, rotation
+from shiftbench.data.phantoms.shapes import ellipsoid
 from shiftbench.data.phantoms.traits import MUSCLE_SIZE, Patient
 
 VERTEBRA_MM = 34.0  # from disc to disc
 FURTHEST = 10  # vertebrae above and below the centre of the field of view
-
-
-def ribs(canvas: Canvas, a: float, b: float, patient: Patient) -> None:
-    """Eight pairs of ribs in an ellipse of semi-axes `a` and `b` (mm), three pieces each."""
-    rng = canvas.draw("ribs")
-    cortex = canvas.add_of("bone", "cortical_bone")
-    marrow = canvas.add("bone", patient.marrow(canvas.varied("marrow")))
-    height = rng.uniform(-15, 15)
-    for side in (-1, 1):
-        for i in range(8):
-            angle = np.radians(-35 + 16 * i + rng.normal(0, 3))
-            turn = rotation(np.degrees(np.arctan2(b * np.cos(angle), -side * a * np.sin(angle))))
-            for step in (-48, 0, 48):
-                z = height + step + 6 * i + rng.normal(0, 3)
-                centre = (z, b * np.sin(angle), side * a * np.cos(angle))
-                for radii, index in (((7, 13, 5.5), cortex), ((4.5, 11, 3.5), marrow)):
-                    box, out = ellipsoid(canvas.grid, centre, (radii[0], radii[2], radii[1]), turn)
-                    canvas.fill(box, out <= 1, index)
 
 
 def spine(canvas: Canvas, body: Body, patient: Patient) -> None:
@@ -58,7 +38,7 @@ def _vertebrae(canvas: Canvas, patient: Patient, y: float, size: float, first: f
         canvas.fill_only(box, out <= 1, index, deep)
 
     levels = [first + VERTEBRA_MM * k for k in range(-FURTHEST, FURTHEST)]
-    for z in levels:
+    for z in (z for z in levels if canvas.grid.at_height(z, 12)):
         for dy, radii in ((41, (12, 20, 4.5)), (25, (8, 6, 36))):  # spinous and transverse processes
             box, out = ellipsoid(canvas.grid, (z, y + dy * size, 0), (radii[0], radii[1] * size, radii[2] * size))
             canvas.fill_only(box, out <= 1, cortex, deep)
@@ -68,8 +48,7 @@ def _vertebrae(canvas: Canvas, patient: Patient, y: float, size: float, first: f
     column(0, 19, 23, cortex)
     column(0, 17.5, 21.5, marrow)
     column(22, 8.5, 10, canal)
-    for z in levels:
-        middle = (z + VERTEBRA_MM / 2, y, 0)
+    for z in (z + VERTEBRA_MM / 2 for z in levels if canvas.grid.at_height(z + VERTEBRA_MM / 2, 6)):
         for height, index in ((6.0, cortex), (4.5, disc)):
-            box, out = ellipsoid(canvas.grid, middle, (height, 19.5 * size, 23.5 * size), power=4)
+            box, out = ellipsoid(canvas.grid, (z, y, 0), (height, 19.5 * size, 23.5 * size), power=4)
             canvas.fill_only(box, out <= 1, index, (marrow, cortex))

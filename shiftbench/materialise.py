@@ -116,6 +116,10 @@ def drawn(anatomy: Anatomy, dataset: Dataset, structures: Sequence[str], protoco
         protocol=protocol,
         spacing=anatomy.geometry.spacing,
         things=dataset.things,
+        alternative_members=dataset.alternative_members,
+        affine=anatomy.geometry.affine,
+        barriers=dataset.barriers,
+        stuff=dataset.stuff,
     )
 
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
+
+import numpy as np
 
 from shiftbench import domains
 from shiftbench.data.splits import Split, cross_fit_halves, real_source_split, simulated_split
 from shiftbench.domains import DatasetRef, Part, acquisition_steps, dataset_ref, population_of, source_acquisition
-from shiftbench.errors import SpecError
+from shiftbench.errors import SpecError, nearest
 from shiftbench.graph import Options, Plan
 from shiftbench.rng import digest, generator
 from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS, LabelPolicy
 from shiftbench.shifts.protocol import check_protocol
+from shiftbench.shifts.reselect import LEVELS, MIN_ESS, Reselection, reselect
 from shiftbench.shifts.settings import Step
 from shiftbench.spec import PERMUTED, RESELECT, Scenario, Target
 from shiftbench.spec import Step as PopulationStep
-from shiftbench.types import Dataset, Family
+from shiftbench.types import CaseInfo, Dataset, Family
 
 CHUNK = 10  # cases per data task
+KEPT = 0.5  # share of the cases that a re-selected population has, where the scenario does not say
 
 Opened = dict[str, tuple[DatasetRef, Dataset]]
 
@@ -89,13 +92,8 @@ class Parts:
             return cases
         wanted = set(cases)
         infos = [info for info in dataset.cases() if info.case_id in wanted]
-        rng = generator(self.scenario.domain_seed, RESELECT, dataset.digest, step.attribute, step.favour, name)
-        reselect = import_module("shiftbench.shifts.reselect").reselect
-        kept = list(dict.fromkeys(reselect(infos, selection_rule(step), rng)))
-        if not kept:
-            where = f"{self.scenario.name}: {target.name}"
-            raise SpecError(f"the selection by '{step.attribute}' keeps no case", where=where, remedy="weaken it")
-        return kept
+        rng = generator(self.scenario.domain_seed, RESELECT, dataset.digest, step.attribute, name)
+        return reselect(infos, selection_rule(step, infos), rng).cases
 
     def source_split(self, dataset: Dataset) -> Split:
         """The source's split; a real source has no adapt part, there methods see its validation images."""
@@ -205,10 +203,39 @@ def moving(steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if OPERATORS[step.operator].policy is LabelPolicy.CO_WARP]
 
 
-def selection_rule(step: PopulationStep) -> dict[str, Any]:
-    """What `shiftbench.shifts.reselect.reselect` is told: attribute, favoured value, and a level or a strength."""
-    setting = {"level": step.levels[0]} if step.levels else {"strength": step.strength[0]}
-    return {"attribute": step.attribute, "favour": step.favour, **setting}
+def selection_rule(step: PopulationStep, infos: Sequence[CaseInfo]) -> Reselection:
+    """The rule that a population step states for these cases; levels between the whole ones are interpolated."""
+    assert step.attribute is not None  # the specification asks for it
+    n = max(1, round((KEPT if step.keep is None else step.keep) * len(infos)))
+    tilt, shares = None, step.shares
+    if step.favour is not None:
+        shares = _favouring(step, infos)
+    elif step.levels:
+        tilt = float(np.interp(step.levels[0], range(len(LEVELS) + 1), (0.0, *LEVELS)))
+    elif step.strength:
+        tilt = step.strength[0]
+    if shares is not None:
+        n = min(n, sum(shares.get(value, 0) > 0 for value in _values(step, infos))) or 1
+    ess = min(MIN_ESS, float(n))  # a small part is the scenario's choice, not that of the rule
+    return Reselection(step.attribute, tilt, step.share, step.above, shares, cases=n, min_ess=ess)
+
+
+def _favouring(step: PopulationStep, infos: Sequence[CaseInfo]) -> dict[str, float]:
+    """Shares of the categories where the favoured one has gone a part of the way to being alone."""
+    values = _values(step, infos)
+    if step.favour not in values:
+        remedy = nearest(str(step.favour), set(values))
+        raise SpecError(f"no case has {step.attribute} = '{step.favour}'", where=RESELECT, remedy=remedy)
+    strength = step.levels[0] / len(LEVELS) if step.levels else step.strength[0]
+    shares = {name: (1 - strength) * values.count(name) / len(values) for name in sorted(set(values))}
+    return shares | {str(step.favour): shares[str(step.favour)] + strength}
+
+
+def _values(step: PopulationStep, infos: Sequence[CaseInfo]) -> list[str]:
+    """The attribute of the cases that have it, the site included, as text."""
+    known = [{**info.attributes, **({"site": info.site} if info.site else {})} for info in infos]
+    name = str(step.attribute)
+    return [str(of[name]) for of in known if of.get(name, "") != ""]
 
 
 def _keys_only(target: Target) -> tuple[PopulationStep, ...]:

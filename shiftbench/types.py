@@ -148,7 +148,10 @@ class Dataset(Protocol):
         fine_labels: names of the fine labels, index = value in `Anatomy.fine`; [0] is the outside.
         members: structure -> fine labels that always belong to it.
         optional_members: fine label -> (structure, protocol key): a sub-structure that a protocol includes or excludes.
+        alternative_members: fine label -> (protocol key, {choice: structure}): it belongs to one structure or another.
         things: structures that are counted as instances.
+        stuff: structures that others may grow into, as fat and muscle between organs.
+        barriers: fine labels that no margin crosses.
     """
 
     @property
@@ -164,7 +167,13 @@ class Dataset(Protocol):
     @property
     def optional_members(self) -> Mapping[str, tuple[str, str]]: ...
     @property
+    def alternative_members(self) -> Mapping[str, tuple[str, Mapping[str, str]]]: ...
+    @property
     def things(self) -> tuple[str, ...]: ...
+    @property
+    def stuff(self) -> tuple[str, ...]: ...
+    @property
+    def barriers(self) -> tuple[str, ...]: ...
 
     def cases(self) -> Sequence[CaseInfo]: ...
 

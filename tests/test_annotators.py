@@ -55,7 +55,8 @@ def test_a_contour_is_displaced_by_as_many_mm_as_asked_for():
     half = np.zeros((24, 80, 80), np.uint8)
     half[:, :, :40] = 1
     for value in (1.0, 2.0, 3.0):
-        edges = [(noisy("boundary_mm", value, seed, half) == 1).sum(axis=2) - 40.0 for seed in range(12)]
+        outs = [noisy("boundary_mm", value, seed, half, (1.0, 1.0, 0.5)) for seed in range(12)]
+        edges = [0.5 * ((out == 1).sum(axis=2) - 40.0) for out in outs]  # mm, not voxels
         rms = np.sqrt(np.mean(np.square(edges)))
         assert rms == pytest.approx(value, rel=0.15) and abs(np.mean(edges)) < 0.6 * value
         near = np.corrcoef(np.ravel([e[:, :-3] for e in edges]), np.ravel([e[:, 3:] for e in edges]))[0, 1]

@@ -126,6 +126,18 @@ def test_a_case_that_one_cell_cannot_score_leaves_them_all():
     assert found(table, "total")["dose:3+hilum-in+load"] == pytest.approx(0.3)
 
 
+def test_a_structure_that_one_cell_lacks_is_compared_in_none():
+    cells = {frozenset(cell): 0.9 - 0.1 * len(cell) for cell in _cells(tuple(CAUSES))}
+    rows = rows_of(value_of(cells), structures=("liver", "tumour"))
+    tumour = rows["structure"] == "tumour"
+    rows.loc[tumour, "value"] -= 0.1
+    gone = tumour & (rows["target"] == "load")
+    rows.loc[gone, "status"], rows.loc[gone, "value"] = str(Status.BOTH_EMPTY), None
+    table = attribution(rows)
+    assert set(table["structure"]) == {"liver", "all"}
+    assert found(table, "effect") == pytest.approx(dict.fromkeys(CAUSES, 0.1))
+
+
 def test_a_failed_prediction_counts_as_zero():
     cells = {frozenset(cell): 0.8 for cell in _cells(tuple(CAUSES))}
     rows = rows_of(lambda cell, i, seed: cells[cell])

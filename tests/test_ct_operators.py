@@ -55,7 +55,7 @@ def rings(images, mm):
 @pytest.mark.parametrize("mm", [0.6, 1.0, 3.0])
 def test_noise_has_the_spectrum_of_filtered_back_projection(mm):
     blank = Scan(torch.zeros(1, 128, 128, 128), (5.0, mm, mm), "ct")
-    noise = ct_image.ct_noise(blank, SOURCE_MTF50, rng("nps"))[0]
+    noise = ct_image.ct_source_noise(blank, 1.0, SOURCE_MTF50, rng("nps")).image[0]
     assert noise.double().var() == pytest.approx(1.0, rel=0.02)
     assert noise.mean(dim=(-1, -2)).abs().max() < 1e-5
     f, power = rings(noise, mm)
@@ -98,7 +98,7 @@ def test_added_noise_has_the_spectrum_of_the_noise_that_is_there_and_one_directi
 @pytest.mark.parametrize("mm", [0.8, 3.0])
 def test_noise_of_a_kernel_is_estimated_with_its_spectrum(mm):
     flat = Scan(torch.zeros(1, 12, 96, 96), (3.0, mm, mm), "ct", {}, torch.ones(12, 96, 96, dtype=torch.bool))
-    image = 12.0 * ct_image.ct_noise(flat, SOURCE_MTF50, rng("estimate"))
+    image = ct_image.ct_source_noise(flat, 12.0, SOURCE_MTF50, rng("estimate")).image
     scan = Scan(image, flat.spacing, "ct", {}, flat.known_body)
     assert float(ct_image.noise_sigma(scan)[0]) == pytest.approx(12.0, rel=0.05)
     assert abs(float(scan.sigma[0]) / 12.0 - 1) > 0.1  # as if it were white
@@ -172,6 +172,18 @@ def test_kernel_sharper_than_the_pixels_carry_is_not_applicable():
     assert ct_image.kernel(scan, 190.0, rng("kernel")) is not scan
     with pytest.raises(NotApplicable, match=r"0\.175 lp/mm was asked of pixels that carry 0\.167 lp/mm"):
         ct_image.kernel(scan, 210.0, rng("kernel"))
+
+
+def test_a_sharper_kernel_is_known_to_what_comes_after_it():
+    sharp = ct_image.kernel(noisy((8, 96, 96)), 165.0, rng("kernel"))
+    assert ct_image.kernel_mtf50(sharp) == pytest.approx(1.65 * 0.25 / 3)
+    half = ct_image.dose(sharp, 50.0, rng("dose"))
+    _, there = rings(
+        (sharp.image - ct_image.kernel(Scan(trunk((8, 96, 96)), sharp.spacing, "ct"), 165.0, rng()).image)[0], 3.0
+    )
+    f, added = rings((half.image - sharp.image)[0], 3.0)
+    seen = (f > 0.03) & (f < 0.16)
+    assert np.corrcoef(there[seen], added[seen])[0, 1] > 0.9
 
 
 def test_kernel_does_not_wrap_around_the_image():

@@ -21,12 +21,14 @@ FLOORS = [
     {"domains"},
     {"graph"},
     {"parts"},
-    {"materialise", "scoring", "agreement", "plan"},
+    {"materialise", "scoring", "agreement", "cards"},
+    {"plan"},
     {"worker"},
     {"engine"},
     {"runner"},
     {"progress", "check", "diagnosis", "listings"},
     {"report"},
+    {"certificate"},
     {"cli"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}

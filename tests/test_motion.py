@@ -47,8 +47,8 @@ def poses_of(monkeypatch, image, value, key=KEY, spacing=(3.0, 1.0, 1.0)):
 @pytest.mark.parametrize("value", OPERATORS["rigid_motion"].levels)
 @pytest.mark.parametrize("spacing", [(3.0, 1.0, 1.0), (2.0, 0.5, 0.8)])
 def test_the_root_mean_square_displacement_over_body_and_lines_is_the_one_asked_for(monkeypatch, value, spacing):
-    image = head()
-    poses, shots = poses_of(monkeypatch, image, value, spacing=spacing)
+    image = head(centre=(5.0, -6.0))  # not at the iso-centre
+    poses, shots = poses_of(monkeypatch, image, value, (int(10 * value), "", "a"), spacing=spacing)
     inside = np.argwhere(image.numpy() > 40)
     at = (inside[:, 1:] - (np.array(image.shape[1:]) - 1) / 2) * spacing[1:]
     total = 0.0
@@ -81,6 +81,12 @@ def test_damage_grows_and_identity_is_kept_to_the_bit(name, shape):
     assert damage == sorted(damage) and damage[0] > 0
     flat = run(image[2], 2.5, name=name)
     assert flat.image.shape == (1, *shape[1:]) and bool(torch.isfinite(flat.image).all())
+
+
+def test_rotation_moves_a_point_at_80_mm_as_much_as_translation_does(monkeypatch):
+    image = head()
+    spread = np.std([poses_of(monkeypatch, image, 2.5, (s, "", ""))[0] for s in range(12)], axis=(0, 1))
+    assert 80 * spread[3] == pytest.approx(spread[:3].mean(), rel=0.5)
 
 
 def test_lines_come_from_the_pose_of_their_shot():

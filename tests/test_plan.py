@@ -1,19 +1,20 @@
 """Keys: what fixes a number is in them, and nothing else."""
 
 import dataclasses
-import sys
 from types import SimpleNamespace
 
 import pytest
 
 from scenarios import TINY, write
+from shiftbench import parts
 from shiftbench import plan as planning
 from shiftbench.domains import LOADERS
 from shiftbench.errors import SpecError
 from shiftbench.graph import MethodCard, Options
+from shiftbench.rng import generator
 from shiftbench.shifts import OPERATORS, LabelPolicy
-from shiftbench.spec import load_scenario
-from shiftbench.types import Track
+from shiftbench.spec import Step, load_scenario
+from shiftbench.types import CaseInfo, Track
 
 
 def card(name="erm", track=Track.DG, version="1", **parameters):
@@ -189,28 +190,43 @@ def test_the_noise_of_annotators_changes_references_alone(tmp_path):
     assert payloads[0]["annotator_noise_mm"] == 2.0 and keys != references_of(scenario, "site-a")[0]
 
 
-def test_a_reselected_population_keeps_the_cases_that_the_rule_names(tmp_path, monkeypatch):
+def test_a_reselected_population_draws_half_of_the_cases_by_the_rule(tmp_path, monkeypatch):
     seen = []
 
-    def reselect(cases, rule, rng):
+    def selected(cases, rule, rng):
         seen.append((rule, float(rng.random())))
-        return [case.case_id for case in cases][:1] * 2
+        return SimpleNamespace(cases=tuple(case.case_id for case in cases)[: rule.cases])
 
-    monkeypatch.setitem(sys.modules, "shiftbench.shifts.reselect", SimpleNamespace(reselect=reselect))
+    monkeypatch.setattr(parts, "reselect", selected)
     old = 'population = [{ operator = "lesion_load", levels = [4] }]'
-    step = 'population = [{ operator = "reselect", attribute = "sex", favour = "f", levels = [2, 4] }]'
+    step = 'population = [{ operator = "reselect", attribute = "age", levels = [2, 3.5] }]'
     graph = planning.plan([changed(tmp_path, old, step)], [ERM], Options(), "s")
     units = {u.row["target"]: u for u in graph.units}
-    own, source = units["load:4"].folds[0][2], units["site-a"].folds[0][2]
+    own, source = units["load:2"].folds[0][2], units["site-a"].folds[0][2]
     (case,) = own.where()
     assert case in source.where() and len(source.where()) == 2
-    assert [rule for rule, _ in seen][1::2] == [{"attribute": "sex", "favour": "f", "level": level} for level in (2, 4)]
+    assert [(rule.attribute, rule.tilt, rule.cases) for rule, _ in seen[1::2]] == [("age", 0.5, 1), ("age", 1.25, 1)]
     assert seen[1][1] == seen[3][1] != seen[0][1]  # levels share their draws, adapt and test do not
-    row = units["load:4"].row
-    assert (row["operator"], row["level"], row["family"]) == ("reselect", 4, "population")
-    monkeypatch.setattr(sys.modules["shiftbench.shifts.reselect"], "reselect", lambda *_: [])
-    with pytest.raises(SpecError, match="the selection by 'sex' keeps no case"):
-        planning.plan([changed(tmp_path, old, step)], [ERM], Options(), "s")
+    row = units["load:2"].row
+    assert (row["operator"], row["level"], row["level_unit"], row["family"]) == ("reselect", 2, "SD", "population")
+    by_share = step.replace("levels = [2, 3.5]", "shares = { f = 0.9, m = 0.1 }")
+    planning.plan([changed(tmp_path, old, by_share)], [ERM], Options(), "s")
+    assert seen[-1][0].shares == {"f": 0.9, "m": 0.1} and seen[-1][0].tilt is None
+
+
+def test_a_favoured_category_goes_from_its_own_share_to_being_alone():
+    infos = [CaseInfo(f"c{i}", f"p{i}", site="ab"[i % 4 == 0]) for i in range(40)]  # a quarter from b
+    for strength, share in ((0.0, 0.25), (0.4, 0.55), (1.0, 1.0)):
+        rule = parts.selection_rule(
+            Step(operator="reselect", attribute="site", favour="b", strength=(strength,)), infos
+        )
+        assert rule.shares == pytest.approx({"a": 1 - share, "b": share}) and rule.cases == (10 if share == 1 else 20)
+    by_level = parts.selection_rule(Step(operator="reselect", attribute="site", favour="b", levels=(2,)), infos)
+    assert by_level.shares == pytest.approx({"a": 0.45, "b": 0.55})
+    drawn = parts.reselect(infos, by_level, generator(0, "test")).cases
+    assert len(set(drawn)) == 20
+    with pytest.raises(SpecError, match="no case has site = 'c'"):
+        parts.selection_rule(Step(operator="reselect", attribute="site", favour="c", levels=(2,)), infos)
 
 
 def test_every_target_has_a_shift_card_that_depends_on_data_alone(tiny, tmp_path):

@@ -195,6 +195,9 @@ def test_a_solved_control_is_shouted_at_the_top_of_the_page_and_enters_no_other_
     assert page.index("THE IMPOSSIBLE CONTROL WAS SOLVED") < page.index("How to read it") < page.index("| YES |")
     got, expected = (leaderboard(r).query("scope != 'target'").reset_index(drop=True) for r in (whole, plain))
     pd.testing.assert_frame_equal(got, expected, check_dtype=False)
+    compared = rows["metric"] == BETWEEN_PATIENTS
+    first = pd.concat([rows[compared].assign(seconds=0.0), rows[~compared], plain], ignore_index=True)
+    assert leaderboard(first).query("family == 'control'")["seconds_per_case"].tolist() == pytest.approx([0.4, 0.4])
     assert not sections(controlled({"erm": 0.45}))[0].alarm
 
 

@@ -108,7 +108,11 @@ def test_keys_that_came_later_change_no_digest_of_a_scenario_without_them(tmp_pa
         ("version = 1", "version = 1\nsealed = true", ["no target gives a range"]),
         ("levels = [4]", 'levels = [4], attribute = "age"', ["'attribute' belongs to the operator 'reselect' alone"]),
         ('"lesion_load", levels', '"reselect", levels', ["needs an attribute"]),
-        ('"lesion_load", levels', '"reselect", attribute = "age", values', ["levels (0-5) or strength"]),
+        (
+            '"lesion_load", levels',
+            '"reselect", attribute = "age", values',
+            ["levels (0-5), strength, share and shares"],
+        ),
         ('"rician_noise", levels', '"reselect", attribute = "age", levels', ["move it to population"]),
     ],
 )

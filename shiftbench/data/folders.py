@@ -43,6 +43,9 @@ class FolderDataset:
         self.fine_labels: tuple[str, ...] = (OUTSIDE, *description.structures)
         self.members: Mapping[str, tuple[str, ...]] = {name: (name,) for name in description.structures}
         self.optional_members: Mapping[str, tuple[str, str]] = {}
+        self.alternative_members: Mapping[str, tuple[str, Mapping[str, str]]] = {}
+        self.stuff: tuple[str, ...] = ()
+        self.barriers: tuple[str, ...] = ()
         self.things: tuple[str, ...] = (description.instances,) if description.instances else ()
         self._files: Mapping[str, CaseFiles] = {case.info.case_id: case for case in list_cases(description, self.root)}
         for case in self._files.values():

@@ -119,4 +119,7 @@ class ScenarioPlan:
         if target.changed != ("population",) or len(target.population) > 1:
             return None, None, None, None
         step = target.selection
-        return RESELECT, *((step.levels[0], None) if step.levels else (None, step.strength[0])), None
+        if step.share is not None or step.shares is not None:
+            return RESELECT, None, step.share, None if step.share is None else "share"
+        unit = "SD" if step.favour is None else "share"
+        return RESELECT, *((step.levels[0], None) if step.levels else (None, step.strength[0])), unit

@@ -28,8 +28,9 @@ MapsOf = Callable[[Anatomy, Mapping[str, Any]], Maps]  # tissue maps of a phanto
 
 REFERENCE_SIGNAL = 400.0  # of the reference tissue at the nominal acquisition, in the arbitrary units of MR
 # key of an acquisition table -> the operator that carries it out, at the value of that key
-CARRIED_OUT_BY = {"filter_gain": "vendor_filter", "gain": "gain", "offset_hu": "ct_calibration"}
+CARRIED_OUT_BY = {"filter_gain": "vendor_filter", "gain": "gain"}
 THICKNESS = {"mr": "slice_thickness", "ct": "ct_slice_thickness"}
+SLICES = {"slice_thickness", "slice_thickness_gauss", "slice_thickness_slr", "ct_slice_thickness"}
 
 
 def acquire(
@@ -155,8 +156,8 @@ def _implied(table: Mapping[str, Any], steps: Ordered, scan: Scan) -> Ordered:
     given = {operator.name for operator, _ in steps}
     wanted = {CARRIED_OUT_BY[k]: float(table[k]) for k in CARRIED_OUT_BY if table.get(k)}
     slice_mm, native = table.get("slice_mm"), scan.spacing_or_pixels
-    if slice_mm and scan.ndim == 3 and slice_mm > native[0] * 1.001 and THICKNESS[scan.modality] not in given:
-        wanted["slice_thickness"] = float(slice_mm)
+    if slice_mm and scan.ndim == 3 and slice_mm > native[0] * 1.001 and not given & SLICES:
+        wanted[THICKNESS[scan.modality]] = float(slice_mm)
     pixel = table.get("pixel_mm") or table.get("pixel_factor", 1.0) * max(native[-2:])
     if pixel > max(native[-2:]) * 1.001:
         wanted["in_plane_resolution"] = float(pixel)
@@ -181,6 +182,9 @@ def _noise_free(
     scan = Scan(image, anatomy.geometry.spacing, str(nominal["modality"]), {}, body, tissue)
     if nominal["modality"] == "ct":
         sigma = float(table["noise_hu"]) * (100 / float(table["dose_percent"])) ** 0.5
+        thinnest = scan.spacing_or_pixels[0] if scan.ndim == 3 else None
+        if table.get("slice_mm") and thinnest and table["slice_mm"] > thinnest:
+            sigma *= (float(table["slice_mm"]) / thinnest) ** 0.5  # of the thin slices that are averaged later
         return scan.with_image(image, scanner_sigma=sigma, mtf50=float(table.get("kernel_mtf50_lp_mm", 0.42)))
     # another sequence is tuned anew: its SNR is that of its own reference tissue
     tuned = table if table["sequence"] != nominal["sequence"] else nominal
@@ -260,6 +264,7 @@ def _with_scanner_noise(scan: Scan, table: Mapping[str, Any], key: Key) -> tuple
     native = {name: value for name, value in scan.native.items() if name != "scanner_sigma"}
     clean = replace(scan, native={**native, "sigma": sigma})
     if scan.modality == "ct":
-        return ct_image.ct_source_noise(clean, sigma, native["mtf50"], rng), {}
+        noisy = ct_image.ct_source_noise(clean, sigma, native["mtf50"], rng)
+        return ct_image.miscalibrated(noisy, float(table["offset_hu"])), {}
     noisy = intensity.add_complex_noise(clean, torch.full((len(scan.image),), sigma, device=scan.device), rng)
     return noisy, {"snr": measure.snr(noisy.image[0], scan.image[0], scan.reference_mask)}

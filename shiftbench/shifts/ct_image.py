@@ -24,16 +24,18 @@ def nyquist(spacing: tuple[float, ...]) -> float:
 
 
 def kernel_mtf50(scan: Scan) -> float:
-    """MTF50 of the scan's kernel in line pairs per mm: the known one or `TYPICAL_MTF50`, as far as its pixels allow.
+    """MTF50 of the scan's kernel in line pairs per mm: the known one if its pixels carry it, else `sampled_mtf50`."""
+    known = float(scan.native.get("mtf50", math.inf))
+    spacing = scan.spacing_or_pixels
+    return known if known <= nyquist(spacing) else sampled_mtf50(min(known, TYPICAL_MTF50), spacing)
+
+
+def sampled_mtf50(mtf50: float, spacing: tuple[float, ...]) -> float:
+    """`mtf50`, or the largest that goes with the pixel size.
 
     Larger pixels are reconstructed with a softer kernel, so that neither signal nor noise is aliased: the MTF is 1/16
     at the Nyquist frequency or less.
     """
-    return sampled_mtf50(float(scan.native.get("mtf50", TYPICAL_MTF50)), scan.spacing_or_pixels)
-
-
-def sampled_mtf50(mtf50: float, spacing: tuple[float, ...]) -> float:
-    """`mtf50`, or the largest that goes with the pixel size."""
     return min(mtf50, SAMPLED_SHARE * nyquist(spacing))
 
 
@@ -75,12 +77,13 @@ def ct_noise(scan: Scan, mtf50: float, rng: np.random.Generator) -> Tensor:
     """Noise of SD 1 with the in-plane spectrum of a kernel, independent between slices, (c, *s) as the image."""
     shape = tuple(scan.image.shape)
     white = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(scan.device)
-    gain = noise_gain(shape, scan.spacing_or_pixels, sampled_mtf50(mtf50, scan.spacing_or_pixels), scan.device)
+    gain = noise_gain(shape, scan.spacing_or_pixels, mtf50, scan.device)
     return torch.fft.irfft2(torch.fft.rfft2(white) * gain, s=shape[-2:])
 
 
 def ct_source_noise(scan: Scan, sigma: float, mtf50: float, rng: np.random.Generator) -> Scan:
-    """The scan with the noise of its scanner: SD `sigma` in HU, with the spectrum of the kernel of `mtf50`."""
+    """The scan with the noise of its scanner: SD `sigma` in HU, spectrum of the kernel of `mtf50` (`sampled_mtf50`)."""
+    mtf50 = sampled_mtf50(mtf50, scan.spacing_or_pixels)
     return scan.with_image(scan.image + sigma * ct_noise(scan, mtf50, rng), sigma=sigma, mtf50=mtf50)
 
 
@@ -219,7 +222,12 @@ def calibration(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     sign = 1.0 if rng.uniform() < 0.5 else -1.0
     if value == 0:
         return scan
-    return scan.with_image(scan.image + (scan.image - AIR_HU) * (sign * value / -AIR_HU))
+    return miscalibrated(scan, sign * value)
+
+
+def miscalibrated(scan: Scan, offset_hu: float) -> Scan:
+    """The scan with the CT number of water off by `offset_hu`, that of air right, and others in proportion."""
+    return scan.with_image(scan.image + (scan.image - AIR_HU) * (offset_hu / -AIR_HU))
 
 
 def calibration_hu(before: Scan, after: Scan, value: float) -> float:

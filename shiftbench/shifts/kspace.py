@@ -37,9 +37,9 @@ def partial_fourier(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     turned = scan.signal.image * torch.polar(torch.ones_like(phase), phase)
     n, acquired = scan.shape[-2], _acquired_lines(scan)
     k = signed_lines(n) * (-1 if upper else 1)
-    missing = acquired - math.floor(value * acquired + 0.5)
-    kept = (k >= missing - acquired // 2) & (np.abs(k) <= acquired / 2)
-    lines = torch.from_numpy(kept).to(scan.device)[:, None]
+    held = np.argsort(-k)  # from the edge of the half that is acquired in full
+    held = held[np.abs(k[held]) <= acquired / 2][: max(math.floor(value * acquired + 0.5), acquired // 2 + 1)]
+    lines = torch.from_numpy(np.isin(np.arange(n), held)).to(scan.device)[:, None]
     known = {"sigma": scan.native["sigma"] * value**0.5} if "sigma" in scan.native else {}
     return scan.with_signal(Signal(spectrum=torch.fft.fft2(turned, norm="ortho") * lines), **known)
 

@@ -154,6 +154,15 @@ _RULES = (
         substructure=True,
     ),
     Rule(
+        name="choroid_plexus",
+        version=1,
+        parameter="whether the choroid plexus belongs to the ventricles",
+        default="included",
+        choices=IN_OR_OUT,
+        reference="FreeSurfer has a label of its own for it: Fischl et al., Neuron 33:341, 2002",
+        substructure=True,
+    ),
+    Rule(
         name="basal_slice",
         version=1,
         parameter="whether the basal slice, beneath the valve, belongs to the left ventricle",

@@ -75,9 +75,7 @@ ACQUISITION_KEYS: dict[str, dict[str, Setting]] = {
         "noise_hu": Setting(12.0, "HU", 0.0, 500.0),  # at a dose of 100 %
         "slice_mm": Setting(None, "mm", 0.1, 40.0),
         "kernel_mtf50_lp_mm": Setting(0.42, "lp/mm", 0.1, 1.2),  # frequency at which the kernel's MTF is 1/2
-        "recon": Setting("image", "", choices=("image", "projection")),  # where dose and metal act
         "offset_hu": Setting(0.0, "HU", -100.0, 100.0),  # of the calibration
-        "scale": Setting(1.0, "x", 0.5, 2.0),  # of the calibration, about water
         "renoise": Setting(0, "draw", 0, 10**9, whole=True),
     },
 }

@@ -37,12 +37,17 @@ class Step(Model):
 
     Attributes:
         between: limits of a level that is drawn from the organiser's salt (sealed scenarios alone).
-        attribute: of a case, by which real cases are selected anew (operator "reselect").
-        favour: the value of a categorical attribute that is selected more often (operator "reselect").
-        strength: of the selection, in the unit that the rule states (operator "reselect"), instead of levels.
+        attribute: of a case, by which real cases are selected anew (operator "reselect", as are the next six).
+        favour: the value of a categorical attribute whose share grows.
+        strength: instead of levels: of a tilt towards large values, in standard deviations; of a favoured category,
+            from 0 (its share in the source) to 1 (it alone).
+        share: of the cases with a number of at least `above`, instead of a tilt.
+        above: the number that divides the cases, for `share`.
+        shares: category to its share, for a categorical attribute.
+        keep: share of the cases that is drawn; half of them if None.
     """
 
-    LATER = ("between", "attribute", "favour", "strength")
+    LATER = ("between", "attribute", "favour", "strength", "share", "above", "shares", "keep")
 
     operator: str
     levels: tuple[_Level, ...] = ()
@@ -51,20 +56,32 @@ class Step(Model):
     attribute: str | None = None
     favour: str | None = None
     strength: tuple[float, ...] = ()
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    above: float | None = None
+    shares: dict[str, float] | None = None
+    keep: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _one_kind_of_setting(self) -> Step:
         if self.between is not None and self.between[0] >= self.between[1]:
             raise ValueError(f"between = {list(self.between)} is no range; give a lower and a higher level")
         given = sum(map(bool, (self.levels, self.values, self.strength, self.between)))
+        of_selection = [name for name in self.LATER[1:] if getattr(self, name) not in (None, ())]
         if self.operator != RESELECT:
-            used = [name for name in ("attribute", "favour", "strength") if getattr(self, name)]
-            if used:
-                raise ValueError(f"'{used[0]}' belongs to the operator '{RESELECT}' alone")
+            if of_selection:
+                raise ValueError(f"'{of_selection[0]}' belongs to the operator '{RESELECT}' alone")
             if given != 1:
                 raise ValueError("give either levels (0-5) or values")
-        elif not self.attribute or given != 1 or self.values:
-            raise ValueError(f"'{RESELECT}' needs an attribute, and either levels (0-5) or strength")
+            return self
+        given += (self.share is not None) + (self.shares is not None)
+        if not self.attribute or self.values or given != 1:
+            raise ValueError(f"'{RESELECT}' needs an attribute, and one of levels (0-5), strength, share and shares")
+        if (self.share is None) != (self.above is None):
+            raise ValueError("'share' and 'above' belong together")
+        if self.favour is not None and any(not 0 <= s <= 1 for s in self.strength):
+            raise ValueError("the strength of a favoured category is from 0 to 1")
+        if self.favour is not None and (self.share is not None or self.shares is not None):
+            raise ValueError("'favour' goes with levels or strength")
         return self
 
     @property
@@ -88,7 +105,7 @@ class Step(Model):
         """Operator and settings, "ct_dose 2 to 4.5" of a sealed level."""
         if self.between is not None:
             return f"{self.operator} {self.between[0]:g} to {self.between[1]:g}"
-        return f"{self.operator} {', '.join(f'{s:g}' for s in self.settings)}"
+        return f"{self.operator} {', '.join(f'{s:g}' for s in self.settings)}".rstrip()
 
 
 class Source(Model):

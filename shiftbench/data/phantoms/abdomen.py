@@ -83,6 +83,8 @@ class AbdomenPhantom(Cohort):
         "renal_sinus": ("kidney", "renal_sinus"),
     }
     things: ClassVar[tuple[str, ...]] = ("tumour", "cyst")
+    stuff: ClassVar[tuple[str, ...]] = ("fat", "muscle")
+    barriers: ClassVar[tuple[str, ...]] = ("outside", "skin", "bone", "vertebra")
     reference_label: ClassVar[str] = "liver"
     population_keys: ClassVar[Mapping[str, tuple[float, float, float]]] = {
         "lesion_load": (1.0, 0.01, 32.0),

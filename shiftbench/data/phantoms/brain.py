@@ -240,7 +240,7 @@ def _brain(
     paint("dura", falx)
     sinus = (hull > -3.0) & (middle + 1.3 * np.maximum(-hull, 0) < 4.5) & (points[0] > -12) & (points[1] > -60)
     paint("sinus", sinus & (outer < 0))
-    hind = (cerebellum < 0) & (outer < 0)
+    hind = (cerebellum < 0) & (cerebellum < hull)  # the tentorium lies between
     paint("cerebellar_grey", hind & (folia > 0))
     paint("cerebellar_white", hind & (folia > 2.0))
     paint("brainstem", inner.brainstem_mm(points) < 0)

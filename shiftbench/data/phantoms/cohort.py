@@ -43,7 +43,10 @@ class Cohort:
     fine_labels: ClassVar[tuple[str, ...]]
     members: ClassVar[Mapping[str, tuple[str, ...]]]
     optional_members: ClassVar[Mapping[str, tuple[str, str]]]
+    alternative_members: ClassVar[Mapping[str, tuple[str, Mapping[str, str]]]] = {}
     things: ClassVar[tuple[str, ...]]
+    stuff: ClassVar[tuple[str, ...]] = ()  # structures that others may grow into
+    barriers: ClassVar[tuple[str, ...]] = ("outside",)  # fine labels that no margin crosses
     reference_label: ClassVar[str]  # fine label of the tissue in which SNR is stated
     population_keys: ClassVar[Mapping[str, tuple[float, float, float]]]  # key -> (identity, smallest, largest)
     warp: ClassVar[Sequence[tuple[float, float]]]  # (distance of control points, SD of the displacement) in mm

@@ -64,16 +64,15 @@ class HeartPhantom(Cohort):
     version: ClassVar[int] = 1
     fine_labels: ClassVar[tuple[str, ...]] = FINE_LABELS
     members: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "myocardium": ("myocardium", "scar", "papillary", "trabeculae"),
+        "myocardium": ("myocardium", "scar"),
         "lv": ("lv_cavity",),
         "rv": ("rv_cavity",),
         "scar": ("scar",),
         "papillary": ("papillary", "trabeculae"),
     }
-    optional_members: ClassVar[Mapping[str, tuple[str, str]]] = {
-        "papillary": ("lv", "papillary"),
-        "trabeculae": ("lv", "papillary"),
-        "basal_lv": ("lv", "basal_slice"),
+    optional_members: ClassVar[Mapping[str, tuple[str, str]]] = {"basal_lv": ("lv", "basal_slice")}
+    alternative_members: ClassVar[Mapping[str, tuple[str, Mapping[str, str]]]] = {
+        label: ("papillary", {"blood_pool": "lv", "mass": "myocardium"}) for label in ("papillary", "trabeculae")
     }
     things: ClassVar[tuple[str, ...]] = ("scar",)
     reference_label: ClassVar[str] = "myocardium"

@@ -35,6 +35,8 @@ from shiftbench.rng import generator
 from shiftbench.shifts.mr import needed_maps, transverse
 from shiftbench.types import Anatomy
 
+STEPS, BATCH = {"2d": 300, "3d": 700}, {"2d": 12, "3d": 4}  # the quick budget
+
 
 @dataclass(frozen=True)
 class Study:
@@ -116,7 +118,7 @@ def materialise(study: Study, ids: range, domain: Domain) -> tuple[list[np.ndarr
 
 def network(study: Study) -> UNet:
     """The U-Net of the quick budget."""
-    return UNet(
+    model = UNet(
         spatial_dims=int(study.dimension[0]),
         in_channels=1,
         out_channels=len(study.structures) + 1,
@@ -125,6 +127,7 @@ def network(study: Study) -> UNet:
         num_res_units=0,
         norm="batch",
     )
+    return model.to(memory_format=torch.channels_last) if study.dimension == "2d" else model  # a third faster
 
 
 def train(study: Study, images: list[np.ndarray], references: list[np.ndarray], steps: int, seed: int) -> UNet:
@@ -139,8 +142,7 @@ def train(study: Study, images: list[np.ndarray], references: list[np.ndarray], 
     rare = study.structures.index(study.task.oversampled) + 1
     shown = torch.where((y == rare).flatten(1).any(1))[0].numpy()
     weights = torch.tensor([1.0, *(study.task.weights.get(s, 1.0) for s in study.structures)])
-    batch = 16 if study.dimension == "2d" else 4
-    model = network(study).train()
+    batch, model = BATCH[study.dimension], network(study).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=1e-2, total_steps=steps)
     for _ in range(steps):
@@ -282,7 +284,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--phantom", choices=sorted(TASKS), default="abdomen")
     parser.add_argument("--dimension", choices=("2d", "3d"), default="2d")
     parser.add_argument("--structures", nargs="+", metavar="NAME", help="others than the table's, in painting order")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, help="gradient steps (300 in 2-D and 700 in 3-D by default)")
     parser.add_argument("--train", type=int, default=50, help="training patients")
     parser.add_argument("--test", type=int, default=30, help="test patients")
     parser.add_argument("--seed", type=int, default=0)
@@ -312,16 +314,17 @@ def chosen(task: Task, names: Sequence[str] | None) -> Mapping[str, Domain]:
 
 def main() -> None:
     options = parsed()
+    steps = options.steps or STEPS[options.dimension]
     torch.set_num_threads(1)
     study = study_of(options)
     training, test = range(options.train), range(options.train, options.train + options.test)
     columns = "".join(f"{s:>13s}" for s in study.structures) + f"{'mean':>8s}{'drop':>8s}{'missed':>8s}{'time':>8s}"
-    print(f"{options.phantom} {options.dimension}, {options.steps} steps, {options.train} training patients")
+    print(f"{options.phantom} {options.dimension}, {steps} steps, {options.train} training patients")
     print(f"{'':18s}{columns}")
     start = time.perf_counter()
     images, references = materialise(study, training, study.task.source)
     rendered = time.perf_counter()
-    model = train(study, images, references, options.steps, options.seed)
+    model = train(study, images, references, steps, options.seed)
     print(f"phantom {rendered - start:.1f}s, training {time.perf_counter() - rendered:.1f}s", flush=True)
     del images, references
     base = None

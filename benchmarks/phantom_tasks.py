@@ -89,7 +89,7 @@ GENERAL = {  # the shifts that every phantom gets
 }
 
 ABDOMEN = Domain(
-    {"sequence": "spgr", "tr_ms": 100.0, "te_ms": 4.0, "flip_deg": 80.0}, include=("portal_vessel", "hepatic_vessel")
+    {"sequence": "spgr", "tr_ms": 100.0, "te_ms": 4.0, "flip_deg": 80.0}, include=("portal_vessel", "hepatic_vessel", "kidney_medulla")
 )
 BRAIN = Domain({"sequence": "flair", "tr_ms": 9000.0, "te_ms": 120.0, "ti_ms": 2500.0})
 HEART = Domain({"sequence": "bssfp", "tr_ms": 3.2, "flip_deg": 50.0}, snr=22.0, include=("papillary", "trabeculae"))

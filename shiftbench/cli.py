@@ -65,6 +65,9 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Result folder; default shiftbench-results/SUITE.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Tasks at a time; default one per core.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads per task; part of a result's address.")] = 1,
+    salt: Annotated[
+        str | None, typer.Option(help="Secret of sealed scenarios, or SHIFTBENCH_SALT; it is never stored.")
+    ] = None,
 ) -> None:
     """Train, adapt, score and rank; what the result folder holds already is not computed again."""
     from shiftbench.report.results import run_and_report
@@ -81,6 +84,7 @@ def run(
             out=out,
             jobs=jobs,
             threads=threads,
+            salt=salt,
         )
     except KeyboardInterrupt:
         warnings.print("stopped; the same command goes on from here", highlight=False)

@@ -15,8 +15,10 @@ from torch import Tensor
 from shiftbench.data.phantoms.tissues import tissue_maps
 from shiftbench.domains import DatasetRef, load_anatomy
 from shiftbench.errors import NotApplicable
+from shiftbench.rng import generator
 from shiftbench.shifts import ct, mr
 from shiftbench.shifts.acquisition import acquire, moved_labels
+from shiftbench.shifts.annotators import annotator_noise
 from shiftbench.shifts.protocol import reference as draw_reference
 from shiftbench.shifts.settings import NOMINAL_FIELD_T, Step
 from shiftbench.store import Store
@@ -133,15 +135,25 @@ def make_references(
     protocol: Mapping[str, Any],
     steps: Sequence[Step] = (),
     domain_seed: int = 0,
+    annotator_noise_mm: float | None = None,
 ) -> None:
     """Draws the cases' references under the protocol and publishes them, apart from the images.
 
-    `steps` are those that move the anatomy: labels are moved by the field that moves the image, and then drawn.
+    Args:
+        store, key, anatomy_key, dataset, cases, structures, protocol: what is drawn, and where it goes.
+        steps: those that move the anatomy: labels are moved by the field that moves the image, and then drawn.
+        domain_seed: of the draws of steps and annotators.
+        annotator_noise_mm: random displacement of the contours, a control; None for none.
     """
     opened = dataset.open()
     with store.workspace() as folder:
         for case_id in cases:
-            key = (domain_seed, opened.digest, case_id)
-            anatomy = moved_labels(load_anatomy(store, anatomy_key, case_id), steps, key=key)
-            np.save(folder / f"{case_id}.npy", drawn(anatomy, opened, structures, protocol))
+            draws = (domain_seed, opened.digest, case_id)
+            anatomy = moved_labels(load_anatomy(store, anatomy_key, case_id), steps, key=draws)
+            reference = drawn(anatomy, opened, structures, protocol)
+            if annotator_noise_mm is not None:
+                rng = generator(*draws, "annotator", "boundary_mm")
+                spacing = anatomy.geometry.spacing
+                reference = annotator_noise(reference, structures, spacing, "boundary_mm", annotator_noise_mm, rng)
+            np.save(folder / f"{case_id}.npy", reference)
         store.publish("references", key, {"cases": list(cases)}, folder)

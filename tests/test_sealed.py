@@ -197,7 +197,7 @@ def test_a_solved_control_is_shouted_at_the_top_of_the_page_and_enters_no_other_
     pd.testing.assert_frame_equal(got, expected, check_dtype=False)
     compared = rows["metric"] == BETWEEN_PATIENTS
     first = pd.concat([rows[compared].assign(seconds=0.0), rows[~compared], plain], ignore_index=True)
-    assert leaderboard(first).query("family == 'control'")["seconds_per_case"].tolist() == pytest.approx([0.4, 0.4])
+    assert leaderboard(first).query("scenario == 'control'")["seconds_per_case"].tolist() == pytest.approx([0.4, 0.4])
     assert not sections(controlled({"erm": 0.45}))[0].alarm
 
 

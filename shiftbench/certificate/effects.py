@@ -47,7 +47,9 @@ def _row(operator: Operator, chosen: ReferenceSet, case: int, level: int) -> dic
     row |= {"unit": operator.unit, "quantity": operator.achieved, "status": str(Status.OK)}
     try:
         image, measured = chosen.acquired(case, [Step(operator.name, value)])
-    except NotApplicable as reason:
+    except (NotApplicable, OperatorError) as reason:
+        if case == 0 and isinstance(reason, OperatorError):
+            raise  # not defined for this set at all
         return row | {"status": str(reason)}
     plain, _ = chosen.acquired(case, [])
     reached = measured[operator.achieved]
@@ -92,7 +94,10 @@ def identity_breaches(operator: Operator, sets: Sequence[ReferenceSet]) -> list[
     else:
         image, _ = chosen.acquired(0, [])
         spacing = chosen.case(0).geometry.spacing
-        same = apply(operator.name, image, severity=0, spacing_mm=spacing, seed=SEED, modality=chosen.modality)
+        try:
+            same = apply(operator.name, image, severity=0, spacing_mm=spacing, seed=SEED, modality=chosen.modality)
+        except OperatorError:  # it needs maps: a scenario leaves its severity 0 out
+            same = image
         if np.asarray(same).tobytes() != image.tobytes():
             found.append(f"{operator.name}: severity 0 is not the identity to the bit")
     anatomy = chosen.case(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib import import_module
@@ -29,9 +29,9 @@ class ReferenceSet:
         phantom: a key of LOADERS.
         shape, spacing_mm, supersampling: the grid.
         acquisition: acquisition table; defaults where it says nothing.
-        real: "" for phantoms; otherwise the modality of scans without maps made of them: "mr" (one scan per patient),
-            "channels" (three contrasts), "grey" and "rgb" (the middle slice, 0 to 255).
-        serves: what an operator needs for which this set comes first: "volume", "kernel", "channels" or nothing.
+        real: "" for phantoms; otherwise what scans without maps are made of them: "mr" (one contrast), "brain" (that
+            without skull), "channels" (three contrasts), "grey" and "rgb" (the middle slice, 0 to 255).
+        serves: what an operator needs for which this set comes first: "volume", "kernel", "transfer" or nothing.
     """
 
     name: str
@@ -83,15 +83,22 @@ def _case(chosen: ReferenceSet, index: int) -> Anatomy:
     if chosen.real in ("channels", "rgb"):
         tables = [{**chosen.table, "flip_deg": flip} for flip in (15.0, 40.0, 80.0)]
     image = np.concatenate([_rendered(chosen, anatomy, table) for table in tables])
-    plain = {"tissue": None, "values": None, "texture": None, "reference_label": None}
+    if chosen.real == "brain":
+        labels = [chosen.dataset.fine_labels.index(name) for name in INSIDE_THE_SKULL]
+        image = image * np.isin(anatomy.fine, labels)
     if chosen.real not in ("grey", "rgb"):
-        return replace(anatomy, image=image, **plain)
+        return replace(_without_maps(anatomy), image=image)
     middle = image[:, image.shape[1] // 2]
     top = np.percentile(middle, 99.5, axis=(1, 2), keepdims=True)
     fine = anatomy.fine[anatomy.fine.shape[0] // 2]
     grid = Geometry(anatomy.geometry.spacing_or_pixels(3)[1:])
     picture = np.clip(middle / top * 200 + 20, 0, 255).astype(np.float32)
-    return replace(anatomy, image=picture, fine=fine, instances=None, geometry=grid, modality=chosen.real, **plain)
+    plain = _without_maps(anatomy)
+    return replace(plain, image=picture, fine=fine, instances=None, geometry=grid, modality=chosen.real)
+
+
+def _without_maps(anatomy: Anatomy) -> Anatomy:
+    return replace(anatomy, tissue=None, values=None, texture=None, reference_label=None)
 
 
 def _rendered(chosen: ReferenceSet, anatomy: Anatomy, table: Mapping[str, Any]) -> np.ndarray:
@@ -106,9 +113,14 @@ def _acquired(
     return acquire(anatomy, maps, table, steps, key=(SEED, chosen.name, anatomy.case_id))
 
 
+INSIDE_THE_SKULL = (
+    *("csf", "cortex", "white_matter", "deep_grey", "brainstem", "cerebellum"),
+    *("ventricle", "choroid_plexus", "lesion_rim", "lesion"),
+)
 ABDOMEN, BRAIN = "phantom/abdomen", "phantom/brain"
 CT = (("modality", "ct"),)
 FLAIR = (("modality", "mr"), ("sequence", "flair"), ("tr_ms", 9000.0), ("te_ms", 120.0), ("ti_ms", 2500.0))
+T1 = (("modality", "mr"), ("preset", "brain_t1_spgr"))
 T2 = (("modality", "mr"), ("sequence", "se"), ("tr_ms", 4000.0), ("te_ms", 90.0))
 QUIET = (("snr", 60.0), ("bias_percent", 0.0))
 MR = (("modality", "mr"), *QUIET)
@@ -121,6 +133,11 @@ REFERENCE_SETS: tuple[ReferenceSet, ...] = (
     ReferenceSet("brain FLAIR", BRAIN, (8, 128, 128), (5.0, 1.8, 1.8), (*FLAIR, *QUIET)),
     ReferenceSet("brain T2w", BRAIN, (8, 128, 128), (5.0, 1.8, 1.8), (*T2, *QUIET)),
     ReferenceSet("brain T1w without maps", BRAIN, (8, 128, 128), (5.0, 1.8, 1.8), MR, real="mr"),
+    ReferenceSet(
+        *("brain T1w without skull", BRAIN, (12, 80, 80), (10.0, 2.9, 2.9), (*T1, ("bias_percent", 0.0))),
+        real="brain",
+        serves="transfer",
+    ),
     ReferenceSet("brain, three contrasts", BRAIN, (8, 128, 128), (5.0, 1.8, 1.8), MR, real="channels"),
     ReferenceSet("abdomen CT", ABDOMEN, (4, 256, 256), (5.0, 1.6, 1.6), CT, (1, 1, 1)),
     ReferenceSet("abdomen CT, thin slices", ABDOMEN, (96, 64, 64), (1.0, 5.0, 5.0), CT, (1, 1, 1), serves="volume"),
@@ -130,10 +147,24 @@ REFERENCE_SETS: tuple[ReferenceSet, ...] = (
 )
 
 
-def candidates(operator: Operator) -> list[ReferenceSet]:
-    """The sets of a modality that the operator is defined for, those that serve its needs first."""
-    needs = {"volume"} if "volume" in operator.requires else {"kernel"} if "mtf50" in operator.achieved else {""}
-    fitting = [s for s in REFERENCE_SETS if s.modality in operator.modalities]
+def candidates(operator: Operator, sets: Sequence[ReferenceSet] = REFERENCE_SETS) -> list[ReferenceSet]:
+    """Those of `sets` of a modality that the operator is defined for, those that serve its needs first."""
+    needs = {_need(operator)}
+    fitting = [s for s in sets if s.modality in operator.modalities]
     fitting = [s for s in fitting if not (s.real and (operator.kind == "parameter" or "maps" in operator.requires))]
-    fitting = [s for s in fitting if (s.real == "channels") == ("channels" in operator.requires)]
+    fitting = [s for s in fitting if _many_channels(s) or "channels" not in operator.requires]
+    fitting = [s for s in fitting if s.real != "channels" or "channels" in operator.requires]
     return sorted(fitting, key=lambda s: s.serves not in needs)
+
+
+def _need(operator: Operator) -> str:
+    """Which kind of set an operator is certified on first."""
+    if "volume" in operator.requires:
+        return "volume"
+    if operator.name.startswith("ct_kernel"):
+        return "kernel"
+    return "transfer" if operator.function.startswith("transfer:") else ""
+
+
+def _many_channels(chosen: ReferenceSet) -> bool:
+    return chosen.real in ("channels", "rgb")

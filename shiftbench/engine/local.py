@@ -20,7 +20,13 @@ from shiftbench.graph import Task
 from shiftbench.store import Store
 from shiftbench.types import Status
 
-LANE = {"anatomy": "data", "images": "data", "references": "data", "score": "data"}  # every other kind: "method"
+LANE = {
+    "anatomy": "data",
+    "images": "data",
+    "references": "data",
+    "score": "data",
+    "card": "data",
+}  # every other kind: "method"
 START_SECONDS = 120.0  # for a process to import its libraries and report
 
 

@@ -14,7 +14,9 @@ from shiftbench.agreement import protocol_agreement
 from shiftbench.errors import OutputError, SpecError, nearest
 from shiftbench.graph import Options
 from shiftbench.progress import RunProgress
+from shiftbench.report.sections import Section
 from shiftbench.report.stored import TEXT, print_stored
+from shiftbench.robustness.streams import outside_streams
 from shiftbench.runner import ROWS, Prepared, places, prepare
 from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
 from shiftbench.spec import load_scenario, scenario_files
@@ -23,7 +25,7 @@ from shiftbench.types import FAILURES
 from shiftbench.version import __version__
 
 REPORT = "report.json"
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 AGREEMENT = "agreement.csv"
 
 
@@ -77,14 +79,20 @@ def write_tables_and_figures(rows: pd.DataFrame, folder: Path, job: Prepared | N
     agreement is the one that the folder holds, if any.
     """
     from shiftbench.report import figures, leaderboard  # matplotlib: a second that a finished run does not need
+    from shiftbench.report.sections import sections, write_sections
 
+    made_sections = sections(rows)
+    rows = outside_streams(rows)
     table = leaderboard.leaderboard(rows)
     title = str(rows["suite"].iloc[0])
     agreement = read_agreement(folder) if job is None else protocol_agreement(job.graph, job.store)
     made = [
         leaderboard.write_csv(table, folder / "leaderboard.csv"),
-        leaderboard.write_markdown(table, folder / "leaderboard.md", title=title, agreement=agreement),
-        _write_text(table, folder / TEXT),
+        leaderboard.write_markdown(
+            table, folder / "leaderboard.md", title=title, agreement=agreement, sections=made_sections
+        ),
+        _write_text(table, made_sections, folder / TEXT),
+        *write_sections(made_sections, folder),
         *figures.write_figures(rows, folder / "figures"),
     ]
     if job is not None:
@@ -112,11 +120,14 @@ def read_agreement(folder: Path) -> pd.DataFrame | None:
     return table
 
 
-def _write_text(table: pd.DataFrame, path: Path) -> Path:
+def _write_text(table: pd.DataFrame, made_sections: Sequence[Section], path: Path) -> Path:
     from shiftbench.report.leaderboard import print_leaderboard
+    from shiftbench.report.sections import print_sections
 
     with path.open("w", encoding="utf-8") as handle:
-        print_leaderboard(Console(file=handle, width=118, force_terminal=False), table)
+        console = Console(file=handle, width=118, force_terminal=False)
+        print_leaderboard(console, table)
+        print_sections(console, made_sections)
     return path
 
 

@@ -82,6 +82,10 @@ def _protocol_settings(name: str) -> list[tuple[str, Target | None]]:
 
 def targets_of(scenario: Scenario, options: Options, *, patients: int = 3) -> Figure:
     """The source and every target of a scenario (rows) on a few patients (columns), with their references."""
+    sealed = [target.name for target in scenario.targets() if target.sealed]
+    if sealed:
+        problem = f"the level of '{sealed[0]}' is sealed"
+        raise SpecError(problem, where=scenario.name, remedy="run it with the organiser's salt")
     targets = [None, *(t for t in scenario.targets() if t.dataset is None)]
     labels = [scenario.source[0].name, *(f"{t.name}\n({t.family})" for t in targets if t)]
     return _sheet(scenario, targets, labels, options, patients, scenario.name, scenario.question, wide=False)

@@ -190,7 +190,9 @@ def _noise_free(
     tuned = table if table["sequence"] != nominal["sequence"] else nominal
     start = image if tuned == table else _render(anatomy, maps, tuned, body, key, device)
     scale = REFERENCE_SIGNAL / float(start[:, tissue].median())
-    scan = scan.with_image(image * scale, scanner_sigma=REFERENCE_SIGNAL / float(table["snr"]))
+    echo = float(table.get("te_ms", float(table["tr_ms"]) / 2))  # bSSFP is read half way between its pulses
+    sigma = REFERENCE_SIGNAL / float(table["snr"])
+    scan = scan.with_image(image * scale, scanner_sigma=sigma, te_ms=echo)
     scan = intensity.bias_field(scan, float(table["bias_percent"]), draws(key, "source coil"))
     return _along_the_train(scan, anatomy, table)
 
@@ -202,8 +204,8 @@ def _along_the_train(scan: Scan, anatomy: Anatomy, table: Mapping[str, Any]) -> 
     chosen = anatomy.values["fine_label"] == anatomy.reference_label
     t2_ms = float(np.median(anatomy.values["T2_ms_1.5T"][chosen]))
     lines = scan.shape[-2]
-    train = {"te_ms": float(table["te_ms"]), "device": scan.device}
-    weights = fse_psf(t2_ms, float(table["esp_ms"]), int(table["etl"]), lines, **train)
+    te_ms, esp_ms, etl = float(table["te_ms"]), float(table["esp_ms"]), int(table["etl"])
+    weights = fse_psf(t2_ms, esp_ms, etl, lines, te_ms=te_ms, device=scan.device)
     return scan.with_signal(Signal(spectrum=scan.signal.spectrum * weights[:, None]))
 
 

@@ -199,3 +199,8 @@ def _category(value: float, most: int, operator: str) -> int:
     if value != int(value) or not 1 <= value <= most:
         raise OperatorError(f"value {value:g}", where=operator, remedy=f"use a whole number from 1 to {most}")
     return int(value)
+
+
+def renoise(acquisition: Mapping[str, Any], value: float) -> dict[str, Any]:
+    """The acquisition with the `value`-th draw of its scanner's noise; all else, its strength too, is as it was."""
+    return {**acquisition, "renoise": int(value)}

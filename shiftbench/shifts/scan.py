@@ -34,8 +34,8 @@ class Scan:
         spacing: voxel size in mm per spatial axis, slices first, or None.
         modality: mr, ct, rgb or grey.
         native: what is known of the acquisition: `sigma` (SD of the noise, raw units), `slice_mm` (slice thickness),
-            `mtf50` (of the reconstruction kernel, line pairs per mm), `scanner_sigma` (SD of the noise that the scanner
-            will add, while it has not yet).
+            `mtf50` (of the reconstruction kernel, line pairs per mm), `te_ms` (phantoms), `scanner_sigma` (SD of the
+            noise that the scanner will add, while it has not yet).
         known_body: bool (*s), body mask where it is known (phantoms).
         known_reference: bool (*s), the tissue in which SNR is stated; the body where it is None.
         export: (n, m), takes the m acquired slices to the n of the reference grid; None where they are the same.

@@ -78,7 +78,7 @@ def check_defined(operator: Operator, scan: Scan) -> None:
         OperatorError: the operator needs maps, another modality, a magnitude, HU, a spacing, a volume or channels.
     """
     name, needs = operator.name, operator.requires
-    if operator.kind == "parameter" or "maps" in needs:
+    if operator.kind == "parameter" or ("maps" in needs and "te_ms" not in scan.native):
         raise OperatorError("it needs tissue maps, a scan has none", where=name, remedy="use a phantom dataset")
     if scan.modality not in operator.modalities:
         known = ", ".join(operator.modalities)

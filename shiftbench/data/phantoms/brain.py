@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from shiftbench.types import Anatomy
 YOUNGEST, OLDEST = 20, 75
 FLUIDS = ("csf", "ventricle", "eye")
 FLUID_EVENNESS = np.float32(0.9)  # share of the texture that fluids do not have
+AXES = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))  # shapes that broadcast positions along each axis
 LINING = 1.6  # mm of white matter at the least around the ventricles
 PAINTED = {  # tissue -> fine label
     "fat": "scalp",
@@ -134,11 +135,9 @@ class BrainPhantom(Cohort):
         where = ((turn / scale) @ grid.where.reshape(3, -1)).reshape(grid.where.shape)
         where -= shift.astype(np.float32).reshape(3, 1, 1, 1)
         axes = grid.axes[0] / scale, grid.axes[1] / scale, grid.axes[2] / scale
-        reach = [
-            float(np.abs(where[i] - axis.reshape([-1 if j == i else 1 for j in range(3)])).max())
-            for i, axis in enumerate(axes)
-        ]
-        return Grid(axes, where, (reach[0], reach[1], reach[2]))
+        moved = (w - a.reshape(shape) for w, a, shape in zip(where, axes, AXES, strict=True))
+        z, y, x = ((float(u.min()), float(u.max())) for u in moved)
+        return Grid(axes, where, (z, y, x))
 
     def _paint(
         self, canvas: Canvas, population: Mapping[str, float], case_id: str
@@ -150,10 +149,11 @@ class BrainPhantom(Cohort):
         index = {name: canvas.add(label, tissues[name]) for name, label in PAINTED.items()} | {"air": 0}
         male = person["sex"] == "M"
         surface, inner = _surface(canvas, age, male), _inner(canvas, age)
-        box, mask = skull_and_scalp(canvas, index, surface, _head(canvas))
-        points = np.stack([w[box][mask] for w in canvas.grid.where])
-        canvas.tissue[box][mask] = _brain(points, index, surface, inner, _thickness(canvas, age))
-        young = _surface(canvas, YOUNGEST, male), _inner(canvas, YOUNGEST), _thickness(canvas, YOUNGEST)
+        thickness = _thickness(canvas, age)
+        inside, hull = skull_and_scalp(canvas, index, surface, _head(canvas))
+        points = np.take(canvas.grid.where.reshape(3, -1), inside, axis=1)
+        canvas.tissue.reshape(-1)[inside] = _brain(points, hull, index, surface, inner, thickness)
+        young = replace(surface, shrink_mm=0.0, widening_mm=0.0), _inner(canvas, YOUNGEST), _thickness(canvas, YOUNGEST)
         burden = Burden(
             population["lesion_load"],
             population["lesion_median_mm3"],
@@ -222,10 +222,9 @@ def _thickness(canvas: Canvas, age: float) -> float:
 
 
 def _brain(
-    points: np.ndarray, index: Mapping[str, int], surface: Surface, inner: Inner, thickness: float
+    points: np.ndarray, hull: np.ndarray, index: Mapping[str, int], surface: Surface, inner: Inner, thickness: float
 ) -> np.ndarray:
-    """Tissue index (n,) of points inside the skull; what comes later lies on top."""
-    hull = surface.hull_mm(points)
+    """Tissue index (n,) of points inside the skull, with `hull_mm` of them; what comes later lies on top."""
     cerebellum, folia = inner.cerebellum_mm(points)
     depth, outer = surface.depths_mm(points, hull, cerebellum)
     out = np.full(points.shape[1], index["csf"], np.uint8)
@@ -246,7 +245,10 @@ def _brain(
     paint("brainstem", inner.brainstem_mm(points) < 0)
     lateral = inner.ventricles_mm(points)
     for name in NUCLEI:
-        paint(name, (inner.nucleus_level(name, points) < 1) & (depth > 0))
+        (z0, y0, x0), (z1, y1, x1) = inner.nucleus_box(name)
+        near = (points[0] > z0) & (points[0] < z1) & (points[1] > y0) & (points[1] < y1) & (middle > x0) & (middle < x1)
+        some = np.flatnonzero(near & (depth > 0))
+        out[some[inner.nucleus_level(name, points[:, some]) < 1]] = index[name]
     paint("white_matter", (lateral < LINING) & (hull < 0) & (out == index["cortex"]))
     fluid = lateral < 0
     paint("ventricle", fluid)

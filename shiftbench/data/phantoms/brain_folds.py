@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 DEEPEST = 23.0  # mm below hull or fissure where no sulcus reaches any more
+SHALLOW = 14.0  # mm below which secondary sulci, which end above 9.3 mm, are too far to matter to the cortex
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,14 @@ class Waves:
 
 def ellipsoid_mm(points: np.ndarray, centre: Sequence[float], radii: Sequence[float]) -> np.ndarray:
     """Approximate signed distance (n,) to an ellipsoid in mm, negative inside."""
-    near = np.full(points.shape[1], 1e-6, np.float32)  # at the centre the distance is that to the nearest pole
-    far = np.full(points.shape[1], 1e-6 / min(radii) ** 2, np.float32)
-    for p, c, r in zip(points, centre, radii, strict=True):
-        along = (p - np.float32(c)) * np.float32(1 / r)
-        near += along * along
-        far += (along * np.float32(1 / r)) ** 2
-    level = np.sqrt(near)
-    return level * (level - 1) / np.sqrt(far)
+    inverse = (1 / np.asarray(radii)).astype(np.float32)[:, None]
+    scaled = points - np.asarray(centre, np.float32)[:, None]
+    scaled *= inverse
+    # the small numbers: at the centre the distance is that to the nearest pole
+    level = np.sqrt(np.einsum("in,in->n", scaled, scaled) + np.float32(1e-6))
+    scaled *= inverse
+    slope = np.sqrt(np.einsum("in,in->n", scaled, scaled) + np.float32(1e-6 / min(radii) ** 2))
+    return level * (level - 1) / slope
 
 
 def capsule_mm(
@@ -150,10 +151,12 @@ class Surface:
         """Distance (n,) to the fluid in the nearest sulcus, negative in it; `outer` is the depth it is limited in."""
         unfolded, stretch, radial = _unfolded(points)
         reach = 16.5 + 5.5 * np.clip(self.depth.value(points), -1.2, 1.2)
-        primary = self._sheet_mm(self.sulci, unfolded, stretch, radial, outer, reach)
-        secondary = self._sheet_mm(self.minor, unfolded, stretch, radial, outer, np.float32(0.4) * reach)
-        width = 0.35 + 0.9 * np.exp(-outer * np.float32(1 / 3.5)) + np.float32(self.widening_mm)
-        return np.minimum(primary, secondary + 0.15) - width
+        nearest = self._sheet_mm(self.sulci, unfolded, stretch, radial, outer, reach)
+        shallow = np.flatnonzero(outer < SHALLOW)
+        some = unfolded[:, shallow], stretch[shallow], radial[:, shallow], outer[shallow]
+        secondary = self._sheet_mm(self.minor, *some, np.float32(0.4) * reach[shallow])
+        nearest[shallow] = np.minimum(nearest[shallow], secondary + 0.15)
+        return nearest - (0.35 + 0.9 * np.exp(-outer * np.float32(1 / 3.5)) + np.float32(self.widening_mm))
 
     def _sheet_mm(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 
 from shiftbench.data.phantoms.brain_folds import Surface, Waves, capsule_mm, ellipsoid_mm, joined
 from shiftbench.data.phantoms.canvas import Canvas
-from shiftbench.data.phantoms.shapes import Box, ellipsoid
+from shiftbench.data.phantoms.shapes import ellipsoid
 
 # centre (z, y, distance from the middle) and radii of the air in the face, in mm
 SINUSES = (
@@ -46,14 +46,17 @@ class Head:
         return sum(self.tables) + self.diploe
 
 
-def skull_and_scalp(canvas: Canvas, index: Mapping[str, int], surface: Surface, head: Head) -> tuple[Box, np.ndarray]:
+def skull_and_scalp(
+    canvas: Canvas, index: Mapping[str, int], surface: Surface, head: Head
+) -> tuple[np.ndarray, np.ndarray]:
     """Paints the head up to the fluid around the brain.
 
     Returns:
-        The box of the inside of the skull, and the mask of it in that box.
+        Which voxels, counted through the grid, are inside the skull (n,), and `Surface.hull_mm` of them.
     """
     points = canvas.grid.where.reshape(3, -1)
-    inside = _inside_skull_mm(points, surface, head)
+    hull = surface.hull_mm(points)
+    inside = _inside_skull_mm(points, hull, head)
     face = _face_mm(points, head)
     out = np.zeros(points.shape[1], np.uint8)
     inner, outer = head.tables
@@ -67,17 +70,15 @@ def skull_and_scalp(canvas: Canvas, index: Mapping[str, int], surface: Surface, 
     np.copyto(out, np.uint8(index["marrow"]), where=(inside > inner) & (inside < inner + head.diploe))
     canvas.tissue[...] = out.reshape(canvas.grid.shape)
     _face_parts(canvas, index, head)
-    fluid = (inside < 0).reshape(canvas.grid.shape)
-    canvas.tissue[fluid] = index["csf"]
-    box = _bounding_box(fluid)
-    return box, fluid[box]
+    fluid = np.flatnonzero(inside < 0)
+    canvas.tissue.reshape(-1)[fluid] = index["csf"]
+    return fluid, hull[fluid]
 
 
-def _inside_skull_mm(points: np.ndarray, surface: Surface, head: Head) -> np.ndarray:
-    hull = surface.hull_mm(points) - np.float32(head.fluid)
+def _inside_skull_mm(points: np.ndarray, hull: np.ndarray, head: Head) -> np.ndarray:
     fossa = ellipsoid_mm(points, (-40, 43, 0), (26, 39, 56))
     canal = capsule_mm(points, (-40, 17, 0), (-110, 36, 0), 17.0, 10.0)
-    return joined(np.minimum(hull, fossa), canal, 6.0)
+    return joined(np.minimum(hull - np.float32(head.fluid), fossa), canal, 6.0)
 
 
 def _face_mm(points: np.ndarray, head: Head) -> np.ndarray:
@@ -101,11 +102,3 @@ def _face_parts(canvas: Canvas, index: Mapping[str, int], head: Head) -> None:
             z, y, x = centre
             box, level = ellipsoid(canvas.grid, (z, y, side * x), np.asarray(radii) * head.face)
             canvas.fill_only(box, level <= 1, index[name], over)
-
-
-def _bounding_box(mask: np.ndarray) -> Box:
-    slices = []
-    for axis in range(3):
-        used = np.flatnonzero(mask.any(axis=tuple(i for i in range(3) if i != axis)))
-        slices.append(slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0))
-    return slices[0], slices[1], slices[2]

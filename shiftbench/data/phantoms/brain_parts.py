@@ -98,6 +98,17 @@ class Inner:
             np.minimum(level, 1 + tail, out=level)
         return level
 
+    def nucleus_box(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Corners (z, y, distance from the middle) of a box in mm that holds a nucleus."""
+        centre, radii, _ = NUCLEI[name]
+        middle = np.asarray(centre) + self.shift[list(NUCLEI).index(name)]
+        flat = np.array([radii[0], max(radii[1:]), max(radii[1:])]) * self.nuclei
+        low, high = [middle - flat], [middle + flat]
+        for start, end, *wide in TAILS.get(name, ()):
+            low.append(np.minimum(start, end) - max(wide) * self.nuclei)
+            high.append(np.maximum(start, end) + max(wide) * self.nuclei)
+        return np.min(low, axis=0), np.max(high, axis=0)
+
     def brainstem_mm(self, points: np.ndarray) -> np.ndarray:
         """Signed distance (n,) to midbrain, pons and medulla."""
         out = ellipsoid_mm(points, (-36, 13, 0), (14, 13.5, 17))

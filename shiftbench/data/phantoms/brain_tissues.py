@@ -65,9 +65,10 @@ def patient_tissues(draw: Draw, age_years: float) -> Mapping[str, Tissue]:
     as much. Age adds `T1_DRIFT` to brain tissue and iron (`IRON_R2STAR`, as the field) to deep grey matter.
     """
     common = draw("tissue of the patient").standard_normal(3)
+    own = draw("tissues").standard_normal((len(BRAIN_TISSUES), 5))  # a tissue added at the end moves no other
     return {
-        name: aged(name, _varied(tissue, common, draw(f"tissue {name}").standard_normal(5)), age_years)
-        for name, tissue in BRAIN_TISSUES.items()
+        name: aged(name, _varied(tissue, common, numbers), age_years)
+        for (name, tissue), numbers in zip(BRAIN_TISSUES.items(), own, strict=True)
     }
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from shiftbench.data.phantoms.shapes import Box, Grid
-from shiftbench.data.phantoms.tissues import Tissue, vary
+from shiftbench.data.phantoms.tissues import Tissue, varied
 
 JITTER = 0.07  # SD of a patient's T1 and T2 in a tissue
 JITTER_HU = 7.0
@@ -58,7 +59,13 @@ class Canvas:
 
     def varied(self, name: str) -> Tissue:
         """The tabulated properties of `name`, varied for this patient."""
-        return vary(self.known[name], self.draw(f"tissue {name}"), times=self.jitter, hu=self.jitter_hu)
+        return varied(self.known[name], self._own[name], times=self.jitter, hu=self.jitter_hu)
+
+    @cached_property
+    def _own(self) -> dict[str, np.ndarray]:
+        """Normal numbers (5,) of this patient for each known tissue; a tissue added at the end moves no other."""
+        numbers = self.draw("tissues").standard_normal((len(self.known), 5))
+        return dict(zip(self.known, numbers, strict=True))
 
     def fill(self, box: Box, inside: np.ndarray, index: int) -> None:
         """Paint `index` where `inside`."""

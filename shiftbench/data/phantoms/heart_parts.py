@@ -170,7 +170,7 @@ def left_ventricle(canvas: Canvas, heart: Heart) -> tuple[int, ...]:
     basal, annulus = canvas.add("basal_lv", canvas.tissues[blood]), canvas.add_of("atrial_wall", "myocardium")
     inside = {name: canvas.add_of(name, "myocardium") for name in ("trabeculae", "papillary")}
     jets = _jets(canvas, "lv_cavity", blood)
-    reach = float(rng.uniform(9, 13))
+    reach = float(rng.uniform(11, 15))
     where = heart.left(canvas)
     cavity, above = heart.cavity(where), heart.above_mitral(where)
     below, slab = above < 0, (above >= 0) & (above < np.float32(reach))
@@ -199,7 +199,7 @@ def _trabeculae(canvas: Canvas, heart: Heart, where: Space, cavity: np.ndarray, 
     ridges = np.sin(11 * angle + np.float32(phase[0]) + 4 * height) + np.sin(
         7 * angle + np.float32(phase[1]) - 5 * height
     )
-    depth = np.float32(0.097 * s.radius * rng.uniform(0.85, 1.15)) * np.clip(1.1 - height * np.float32(1.35), 0, 1)
+    depth = np.float32(0.135 * s.radius * rng.uniform(0.85, 1.15)) * np.clip(1.1 - height * np.float32(1.35), 0, 1)
     canvas.fill_only(where.box, cavity > -depth * np.clip(0.4 + 0.6 * ridges, 0, 1), index, over)
 
 
@@ -207,7 +207,7 @@ def _papillary(canvas: Canvas, heart: Heart, index: int, over: list[int]) -> Non
     """The anterolateral and the posteromedial papillary muscle, each with two heads, in proportion to the wall."""
     rng = canvas.draw("papillary")
     s, at = heart.shape, heart.pose.at
-    volume = rng.uniform(0.074, 0.092) * s.wall_ml * 1000
+    volume = rng.uniform(0.082, 0.100) * s.wall_ml * 1000
     radius = float(np.sqrt(volume / (2 * np.pi * 0.50 * s.length * 0.83)))
 
     def inner(height: float) -> float:

@@ -76,8 +76,8 @@ def column(
         radii: semi-axes along its y and x in mm.
         margin_mm: the box holds the cylinder widened by this.
     """
-    axis, (z, reach) = turn[:, 0], (grid.axes[0], grid.reach[0])
-    ends = [centre + axis * ((height - centre[0]) / axis[0]) for height in (z[0] - reach, z[-1] + reach)]
+    axis, z, (low, high) = turn[:, 0], grid.axes[0], grid.reach[0]
+    ends = [centre + axis * ((height - centre[0]) / axis[0]) for height in (z[0] + low, z[-1] + high)]
     widened = np.array(radii) + 1.1 * margin_mm
     cut = np.linalg.inv(turn[1:, 1:].T / widened[:, None])  # the unit circle to the cylinder's cut at one height
     extent = np.array([0, *np.sqrt((cut**2).sum(axis=1))])

@@ -80,7 +80,7 @@ def _hilum(canvas: Canvas, porta: np.ndarray, scale: float, parenchyma: int) -> 
     fat = rng.uniform(0.3, 0.55)
     parts = ((canvas.tissues[parenchyma], 0.8 - fat), (TISSUES["fat"], fat), (TISSUES["blood_portal"], 0.2))
     index = canvas.add("hilum", mix(parts, "liver, fat and blood in one voxel"))
-    radii = np.array([39, 30, 42]) * scale * np.exp(rng.normal(0, 0.08, 3))
+    radii = np.array([41, 33, 45]) * scale * np.exp(rng.normal(0, 0.08, 3))
     box, out = ellipsoid(canvas.grid, porta, radii, rotation(rng.normal(-15, 8)))
     canvas.fill_only(box, out <= 1, index, [parenchyma])
     return index
@@ -90,12 +90,14 @@ def _portal_tree(canvas: Canvas, porta: np.ndarray, paint: Paint) -> None:
     rng = canvas.draw("portal tree")
     trunk = porta + np.array([-22, 14, 26]) + rng.normal(0, 4, 3)
     tube(canvas, (trunk, porta), (8.5, 8.5), paint)
-    directions = np.array([(0.25, 0.25, -1.0), (0.35, -0.75, 0.75)]) + rng.normal(0, 0.12, (2, 3))
-    tree(canvas, porta, unit(directions), 8.2, 5, paint, rng)
+    directions = np.array([(0.55, -0.1, -0.9), (-0.45, 0.35, -0.9), (0.35, -0.75, 0.75)])
+    tree(canvas, porta, unit(directions + rng.normal(0, 0.12, (3, 3))), 8.2, 5, paint, rng)
 
 
 def _hepatic_veins(canvas: Canvas, body: Body, paint: Paint) -> None:
     rng = canvas.draw("hepatic veins")
-    start = cava_course(canvas, body)[0][2]  # where the cava reaches the diaphragm
+    cava = cava_course(canvas, body)[0]
     directions = np.array([(-0.45, 0.05, -1.0), (-0.6, -0.7, -0.5), (-0.35, -1.0, 0.35)])
-    tree(canvas, start, unit(directions + rng.normal(0, 0.1, (3, 3))), 7.4, 5, paint, rng)
+    # from where the cava nearly reaches the diaphragm; and the inferior right vein, lower down
+    tree(canvas, cava[2], unit(directions + rng.normal(0, 0.1, (3, 3))), 7.4, 5, paint, rng)
+    tree(canvas, cava[1], unit(np.array([(-0.25, -0.15, -1.0)]) + rng.normal(0, 0.1, (1, 3))), 6.0, 4, paint, rng)

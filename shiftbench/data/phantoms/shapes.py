@@ -14,6 +14,7 @@ Point = (
     Sequence[float] | np.ndarray
 )  # (z, y, x) in mm: up, towards the back, towards the patient's left; the centre is (0, 0, 0)
 
+Span = tuple[float, float]  # lowest, highest
 THIN = 3  # fine slices; the warp moves so few of them past most of the boxes that they meet
 
 
@@ -24,12 +25,12 @@ class Grid:
     Attributes:
         axes: voxel centres per axis in mm.
         where: float32 (3, *f), position of every voxel in the unwarped patient in mm.
-        reach: largest displacement per axis in mm, by which bounding boxes are widened.
+        reach: lowest and highest displacement per axis in mm, by which bounding boxes are moved and widened.
     """
 
     axes: tuple[np.ndarray, np.ndarray, np.ndarray]
     where: np.ndarray
-    reach: tuple[float, float, float]
+    reach: tuple[Span, Span, Span]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,9 +40,9 @@ class Grid:
     def box(self, low: Point, high: Point) -> Box:
         """Slices that hold every voxel whose unwarped position is between `low` and `high`."""
         slices = []
-        for axis, a, b, reach in zip(self._positions, low, high, self.reach, strict=True):
-            start = bisect_left(axis, a - reach)
-            slices.append(slice(start, max(start, bisect_left(axis, b + reach))))
+        for axis, a, b, (least, most) in zip(self._positions, low, high, self.reach, strict=True):
+            start = bisect_left(axis, a - most)
+            slices.append(slice(start, max(start, bisect_left(axis, b - least))))
         return slices[0], slices[1], slices[2]
 
     @cached_property
@@ -50,21 +51,25 @@ class Grid:
 
     def at_height(self, z: float, half: float) -> bool:
         """Whether any voxel may lie within `half` mm of the height `z`: what is not near need not be drawn."""
-        reach = half + self.reach[0]
-        return bool(self._positions[0][0] - reach <= z <= self._positions[0][-1] + reach)
+        low, high = self._corners
+        return bool(low[0] - half <= z <= high[0] + half)
 
     def meets(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Which of n boxes from `low` to `high`, both (n, 3) in mm, may hold a voxel, bool (n,)."""
-        first = np.array([axis[0] for axis in self._positions]) - self.reach
-        last = np.array([axis[-1] for axis in self._positions]) + self.reach
+        first, last = self._corners
         return np.all((high >= first) & (low <= last), axis=1)
+
+    @cached_property
+    def _corners(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest unwarped position of any voxel per axis in mm, both (3,)."""
+        return self.where.min(axis=(1, 2, 3)), self.where.max(axis=(1, 2, 3))
 
     def scaled(self, factor: float) -> Grid:
         """The grid in which the same patient is `factor` times as large, about the centre of the field of view."""
         if factor == 1:
             return self
         z, y, x = (axis / factor for axis in self.axes)
-        near, wide, deep = (reach / factor for reach in self.reach)
+        near, wide, deep = ((low / factor, high / factor) for low, high in self.reach)
         return Grid((z, y, x), self.where / np.float32(factor), (near, wide, deep))
 
 
@@ -91,7 +96,7 @@ def warped_grid(
     total = np.zeros((3, *(len(a) for a in axes)), np.float32)
     for distance, sd in scales:
         total += _smooth_field(axes, distance, sd, rng)
-    z, y, x = (float(np.abs(u).max()) for u in total)
+    z, y, x = ((float(u.min()), float(u.max())) for u in total)
     for i, axis in enumerate(axes):
         total[i] += axis.astype(np.float32).reshape([-1 if j == i else 1 for j in range(3)])
     return Grid((axes[0], axes[1], axes[2]), total, (z, y, x))
@@ -103,11 +108,11 @@ def _smooth_field(axes: list[np.ndarray], distance: float, sd: float, rng: np.ra
     The lattice does not depend on the grid, so one patient is warped alike on every grid.
     """
     half = int(320 / distance) + 2
-    control = rng.standard_normal((3, *(2 * half + 1,) * 3))
+    control = rng.standard_normal((3, *(2 * half + 1,) * 3), dtype=np.float32)
     knots = np.arange(-half, half + 1) * distance
     bases = [_cubic(np.abs(axis[:, None] - knots[None, :]) / distance) for axis in axes]
     z, y, x = (np.flatnonzero(basis.any(axis=0)) for basis in bases)
-    control = control[:, z[0] : z[-1] + 1, y[0] : y[-1] + 1, x[0] : x[-1] + 1].astype(np.float32)
+    control = control[:, z[0] : z[-1] + 1, y[0] : y[-1] + 1, x[0] : x[-1] + 1]
     for basis, used in zip(bases, (z, y, x), strict=True):
         # contract the leading spatial axis each time; it returns as the last one
         control = np.tensordot(control, basis[:, used[0] : used[-1] + 1], axes=([1], [1]))

@@ -159,12 +159,17 @@ def mix(parts: Iterable[tuple[Tissue, float]], source: str) -> Tissue:
 
 
 def vary(tissue: Tissue, rng: np.random.Generator, *, times: float, hu: float) -> Tissue:
+    """The tissue of one patient, as `varied` with numbers from `rng`."""
+    return varied(tissue, rng.standard_normal(5), times=times, hu=hu)
+
+
+def varied(tissue: Tissue, numbers: np.ndarray, *, times: float, hu: float) -> Tissue:
     """The tissue of one patient: T1 and T2 with a relative SD of `times`, T2* of 0.8, PD of 0.5 of it, HU with SD `hu`.
 
-    Both field strengths move together, as they are of one patient; so do T2 and diffusion, which both grow with free
+    The five `numbers` are standard normal. Both field strengths move together, as they are of one patient; so do T2 and diffusion, which both grow with free
     water. Uptake and fat are as tabulated.
     """
-    t1, t2, t2star, pd, shift = rng.standard_normal(5)
+    t1, t2, t2star, pd, shift = numbers.tolist()
 
     def scaled(pair: tuple[float, float], by: float) -> tuple[float, float]:
         return pair[0] * math.exp(times * by), pair[1] * math.exp(times * by)

@@ -60,7 +60,6 @@ ROWS: tuple[Operator, ...] = (
     ),
     Operator(
         name="slice_thickness",
-        version=2,
         modalities=("mr",),
         requires=frozenset({"spacing", "volume"}),
         parameter="thickness and distance of contiguous slices, rectangular profile",

@@ -9,15 +9,18 @@ be measured without the rest of the suite; the phantoms' tables are in `phantom_
     python benchmarks/phantom_difficulty.py --phantom abdomen                 # quick budget, with the shifts
     python benchmarks/phantom_difficulty.py --phantom heart --steps 3000      # the plateau
     python benchmarks/phantom_difficulty.py --phantom brain --dimension 3d
+    python benchmarks/phantom_difficulty.py --table benchmarks/results/*_difficulty_*.txt    # of what they printed
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -84,8 +87,16 @@ def reference_of(study: Study, anatomy: Anatomy, domain: Domain) -> np.ndarray:
     for number, structure in enumerate(study.structures, start=1):
         members = set(phantom.members[structure])
         members |= {f for f in domain.include if phantom.optional_members[f][0] == structure}
+        members |= {
+            f for f, (rule, of) in phantom.alternative_members.items() if of[choice(domain, rule, of)] == structure
+        }
         labels[np.isin(fine, [phantom.fine_labels.index(m) for m in members])] = number
     return with_margin(study, labels, domain.margin_mm) if domain.margin_mm else labels
+
+
+def choice(domain: Domain, rule: str, structure_of: Mapping[str, str]) -> str:
+    """To which of several structures the domain gives a sub-structure; by default the first."""
+    return domain.alternatives.get(rule, next(iter(structure_of)))
 
 
 def with_margin(study: Study, labels: np.ndarray, margin_mm: float) -> np.ndarray:
@@ -235,34 +246,43 @@ def sub_structures(study: Study, model: UNet, test: range) -> list[str]:
     predictions = [predicted(model, p, study.dimension) for p in pictures]
     drawn = [reference_of(study, a, source) for a in anatomies]
     k, rows = len(study.structures), []
-    for (structure, rule), labels in _rules(phantom, study.structures).items():
-        now = set(labels) <= set(source.include)
-        include = set(source.include) - set(labels) if now else set(source.include) | set(labels)
-        other = [reference_of(study, a, replace(source, include=tuple(sorted(include)))) for a in anatomies]
+    for rule, structure, state, labels, domain in _other_protocols(study):
+        other = [reference_of(study, a, domain) for a in anatomies]
         agreement, own, under = (
             np.nanmean(scores(p, r, k), axis=0) for p, r in ((drawn, other), (predictions, drawn), (predictions, other))
         )
         inside = [np.isin(a.fine, [phantom.fine_labels.index(name) for name in labels]) for a in anatomies]
         called = np.concatenate([p[m] for p, m in zip(predictions, inside, strict=True)])
         share = np.mean(called == study.structures.index(structure) + 1) if called.size else np.nan
-        state = "in" if now else "out"
         for j in np.flatnonzero(agreement < 1 - 1e-9):
             name = study.structures[j]
             cells = (agreement[j], own[j], under[j], 100 * (own[j] - under[j]), share)
             rows.append(
-                f"{rule:14s}{structure:14s}{state:>5s}  {name:14s}"
+                f"{rule:14s}{structure:14s}{state:>11s}  {name:14s}"
                 + "".join(f"{cell:10.1f}" if i == 3 else f"{cell:10.3f}" for i, cell in enumerate(cells))
             )
     return rows
 
 
-def _rules(phantom: Cohort, structures: Sequence[str]) -> dict[tuple[str, str], list[str]]:
-    """(structure, rule) -> the fine labels that the rule includes in the structure or not."""
+def _other_protocols(study: Study) -> list[tuple[str, str, str, list[str], Domain]]:
+    """(rule, structure, how the source draws it, fine labels, the source with the rule changed), rule by rule."""
+    source, phantom = study.task.source, study.phantom
     rules: dict[tuple[str, str], list[str]] = {}
     for label, key in phantom.optional_members.items():
-        if key[0] in structures:
+        if key[0] in study.structures:
             rules.setdefault(key, []).append(label)
-    return rules
+    found = []
+    for (structure, rule), labels in rules.items():
+        now = set(labels) <= set(source.include)
+        include = set(source.include) - set(labels) if now else set(source.include) | set(labels)
+        domain = replace(source, include=tuple(sorted(include)))
+        found.append((rule, structure, "in" if now else "out", labels, domain))
+    for rule, of in dict(phantom.alternative_members.values()).items():
+        labels = [label for label, (name, _) in phantom.alternative_members.items() if name == rule]
+        now = choice(source, rule, of)
+        for name in set(of) - {now}:
+            found.append((rule, of[now], now, labels, replace(source, alternatives={rule: name})))
+    return found
 
 
 def line(study: Study, name: str, table: np.ndarray, base: np.ndarray | None, seconds: float) -> str:
@@ -278,6 +298,59 @@ def line(study: Study, name: str, table: np.ndarray, base: np.ndarray | None, se
     )
 
 
+@dataclass(frozen=True)
+class Printed:
+    """One run as it was printed: its command, what it ran on, mean DSC per row and structure, its protocol rules."""
+
+    command: str
+    phantom: str
+    dimension: str
+    steps: int
+    rows: Mapping[str, Mapping[str, float]]
+    rules: Sequence[Sequence[str]]  # rule, structure, how the source draws it, what changes, then figures
+
+    @classmethod
+    def read(cls, path: Path) -> Printed:
+        """The run in a text file."""
+        command, header, names, *lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+        phantom, dimension, steps = header.replace(",", "").split()[:3]
+        columns = names.split()[: names.split().index("mean") + 1]
+        end = next((i for i, text in enumerate(lines) if text.startswith("rule ")), len(lines))
+        rows = {
+            text[:18].strip(): dict(zip(columns, map(float, text[18:].split()[: len(columns)]), strict=True))
+            for text in lines[:end]
+            if text.strip() and not text.startswith("phantom ")
+        }
+        return cls(command, phantom, dimension, int(steps), rows, [text.split() for text in lines[end + 1 :]])
+
+
+def markdown(runs: Sequence[Printed]) -> str:
+    """A row per anatomy and dimension; the longest run of each beside the quick one is its plateau."""
+    found = [
+        "| anatomy | quick budget: DSC per structure | plateau | logistic regression, mean "
+        "| protocols: agreement, cost in points, share called | command |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for key in dict.fromkeys((run.phantom, run.dimension) for run in runs):
+        quick, *longer = sorted((r for r in runs if (r.phantom, r.dimension) == key), key=lambda run: run.steps)
+        cells = [
+            f"{key[0]} {key[1]}",
+            f"{quick.steps} steps<br>" + _per_structure(quick),
+            f"{longer[-1].steps} steps<br>" + _per_structure(longer[-1]) if longer else "not run",
+            f"{quick.rows['logistic regr.']['mean']:.3f}",
+            "<br>".join(
+                f"{r} ({state}), {of}: {a}, {cost}, {share}" for r, _, state, of, a, _, _, cost, share in quick.rules
+            ),
+            "<br>".join(f"`{run.command}`" for run in (quick, *longer[-1:])),
+        ]
+        found.append("| " + " | ".join(cells) + " |")
+    return "\n".join(found) + "\n"
+
+
+def _per_structure(run: Printed) -> str:
+    return "<br>".join(f"{name} {value:.3f}" for name, value in run.rows["source"].items())
+
+
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -290,6 +363,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shifts", nargs="*", metavar="NAME", help="only these shifts (none: own domain only)")
     parser.add_argument("--no-logistic", action="store_true")
+    parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="only print a table of printed runs")
     return parser.parse_args()
 
 
@@ -314,11 +388,15 @@ def chosen(task: Task, names: Sequence[str] | None) -> Mapping[str, Domain]:
 
 def main() -> None:
     options = parsed()
+    if options.table:
+        print(markdown([Printed.read(path) for path in options.table]), end="")
+        return
     steps = options.steps or STEPS[options.dimension]
     torch.set_num_threads(1)
     study = study_of(options)
     training, test = range(options.train), range(options.train, options.train + options.test)
     columns = "".join(f"{s:>13s}" for s in study.structures) + f"{'mean':>8s}{'drop':>8s}{'missed':>8s}{'time':>8s}"
+    print("python", "benchmarks/phantom_difficulty.py", *sys.argv[1:])
     print(f"{options.phantom} {options.dimension}, {steps} steps, {options.train} training patients")
     print(f"{'':18s}{columns}")
     start = time.perf_counter()
@@ -339,7 +417,7 @@ def main() -> None:
         print(
             line(study, "logistic regr.", logistic_regression(study, training, test), None, time.perf_counter() - start)
         )
-    print("\nrule          of           drawn  changes        agreement    source     other  cost/pt    called")
+    print("\nrule          of                  drawn  changes        agreement    source     other  cost/pt    called")
     print("\n".join(sub_structures(study, model, test)))
 
 

@@ -20,6 +20,7 @@ class Domain:
         gamma: of the finished image.
         slice_mm: FWHM of a Gaussian slice profile on top of the voxel; 0 for none.
         include: fine labels of sub-structures that are drawn as part of their structure.
+        alternatives: rule -> choice, for sub-structures that belong to one structure or another.
         margin_mm: distance by which the contour of the task's `margin_of` is moved.
         population: of the phantom.
     """
@@ -31,6 +32,7 @@ class Domain:
     gamma: float = 1.0
     slice_mm: float = 0.0
     include: tuple[str, ...] = ()
+    alternatives: Mapping[str, str] = field(default_factory=dict)
     margin_mm: float = 0.0
     population: Mapping[str, float] = field(default_factory=dict)
 
@@ -89,15 +91,16 @@ GENERAL = {  # the shifts that every phantom gets
 }
 
 ABDOMEN = Domain(
-    {"sequence": "spgr", "tr_ms": 100.0, "te_ms": 4.0, "flip_deg": 80.0}, include=("portal_vessel", "hepatic_vessel", "kidney_medulla")
+    {"sequence": "spgr", "tr_ms": 100.0, "te_ms": 4.0, "flip_deg": 80.0},
+    include=("portal_vessel", "hepatic_vessel", "kidney_medulla"),
 )
-BRAIN = Domain({"sequence": "flair", "tr_ms": 9000.0, "te_ms": 120.0, "ti_ms": 2500.0})
-HEART = Domain({"sequence": "bssfp", "tr_ms": 3.2, "flip_deg": 50.0}, snr=22.0, include=("papillary", "trabeculae"))
+BRAIN = Domain({"sequence": "flair", "tr_ms": 9000.0, "te_ms": 140.0, "ti_ms": 2500.0}, snr=45.0)
+HEART = Domain({"sequence": "bssfp", "tr_ms": 3.2, "flip_deg": 50.0}, snr=22.0, alternatives={"papillary": "mass"})
 
 TASKS: dict[str, Task] = {
     "abdomen": Task(
         cohort="shiftbench.data.phantoms.abdomen:AbdomenPhantom",
-        weights={"liver": 1.0, "tumour": 3.0, "spleen": 2.0, "kidney": 2.0},
+        weights={"liver": 1.0, "tumour": 4.0, "spleen": 2.0, "kidney": 2.0},
         oversampled="tumour",
         margin_of="liver",
         source=ABDOMEN,
@@ -119,11 +122,11 @@ TASKS: dict[str, Task] = {
     ),
     "brain": Task(
         cohort="shiftbench.data.phantoms.brain:BrainPhantom",
-        weights={"white_matter": 1.0, "grey_matter": 1.0, "ventricles": 1.0, "deep_grey": 2.0, "lesion": 3.0},
+        weights={"grey_matter": 1.0, "ventricles": 2.0, "deep_grey": 4.0, "lesion": 3.0},
         oversampled="lesion",
         margin_of="ventricles",
         source=BRAIN,
-        grids={"2d": ((24, 128, 128), (5.0, 1.8, 1.8), (1, 2, 2)), "3d": ((32, 80, 80), (4.0, 2.8, 2.8), (1, 2, 2))},
+        grids={"2d": ((24, 128, 128), (5.0, 1.6, 1.6), (1, 2, 2)), "3d": ((32, 96, 96), (4.0, 2.15, 2.15), (1, 2, 2))},
         shifts=_shifted(
             BRAIN,
             {

@@ -1,6 +1,7 @@
 """The cardiac phantom: same bytes, one patient on every grid, a closed ring, the phases of a beat, its populations."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from shiftbench.errors import DataError
 
 SMALL = HeartPhantom(patients=8, shape=(10, 64, 64), spacing_mm=(9.0, 3.6, 3.6))
 DENSE = HeartPhantom(patients=8, shape=(34, 64, 64), spacing_mm=(3.0, 2.8, 2.8), supersampling=(1, 1, 1))
+TALL = replace(DENSE, shape=(40, 64, 64))  # every patient's base is in it
 INDEX = {name: i for i, name in enumerate(HeartPhantom.fine_labels)}
 MUSCLE = [INDEX["myocardium"], INDEX["scar"]]
 INSIDE = [INDEX[name] for name in ("lv_cavity", "papillary", "trabeculae")]
@@ -69,7 +71,7 @@ def test_every_fine_label_is_used_and_every_name_of_the_contract_exists():
 
 def test_slices_run_from_the_apex_to_the_base():
     for i in range(4):
-        fine = DENSE.anatomy(f"p{i:04d}", {}).fine
+        fine = TALL.anatomy(f"p{i:04d}", {}).fine
         area = np.isin(fine, INSIDE).sum(axis=(1, 2))
         assert area[area > 0][0] < 0.4 * area.max()  # the apex is narrow
         basal = np.flatnonzero((fine == INDEX["basal_lv"]).any(axis=(1, 2)))
@@ -225,7 +227,7 @@ def test_late_enhancement_makes_a_scar_bright_and_ct_follows_the_phase():
 def test_the_distance_to_an_elliptic_cylinder_is_exact_on_its_axes_in_any_box():
     axes = (np.array([-5.0, 5.0]), np.arange(-60.0, 60), np.arange(-60.0, 60))
     where = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
-    grid = Grid(axes, where, (0.0, 0.0, 0.0))
+    grid = Grid(axes, where, ((0.0, 0.0),) * 3)
     box, outside = column(grid, np.array([0.0, 0.0, 0.0]), np.eye(3), (20.0, 30.0), 4.0)
     y, x = box[1].start, box[2].start
     assert outside[0, 60 + 24 - y, 60 - x] == pytest.approx(4, abs=1e-4)

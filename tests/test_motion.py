@@ -121,12 +121,19 @@ def test_every_line_has_one_shot_and_the_middle_shot_holds_the_centre(order):
     assert changes == (motion.SHOTS - 1 if order == "sequential" else 127)
 
 
+def turned(image, angle, spacing):
+    """An image (h, w) turned about the middle of the field of view: all its lines are those of one pose."""
+    poses = np.array([[0.0, 0.0, 0.0, angle]])
+    lines = motion._spliced(Scan(image[None], spacing, "mr"), poses, np.zeros(len(image), int))
+    return torch.fft.ifft2(lines[0], norm="ortho").real
+
+
 def test_D13_rotation_is_about_the_iso_centre_in_mm():
     image = torch.zeros(64, 64)
     image[30:34, 30:34] = 100.0  # at the middle of the field of view
-    turned = motion._turned(image[None, None], np.deg2rad(5), (1.0, 1.0))[0, 0]
+    found = turned(image, np.deg2rad(5), (1.0, 1.0))
     y = torch.arange(64.0)
-    at = [float((turned.sum(dim=1 - a) * y).sum() / turned.sum()) for a in (0, 1)]
+    at = [float((found.sum(dim=1 - a) * y).sum() / found.sum()) for a in (0, 1)]
     assert at == pytest.approx([31.5, 31.5], abs=0.05)
     c, s = np.cos(np.deg2rad(5)), np.sin(np.deg2rad(5))
     about_corner = np.array([[c, -s], [s, c]]) @ (31.5 * 2.0, 31.5 * 2.0) - 31.5 * 2.0
@@ -138,8 +145,8 @@ def test_D14_a_rotation_is_rigid_in_mm_and_no_shear(spacing):
     y, x = np.meshgrid(*((np.arange(64) - 31.5) * mm for mm in spacing), indexing="ij")
     image = torch.from_numpy((np.exp(-((y - 8) ** 2 + (x - 3) ** 2) / 8) * 100).astype(np.float32))
     angle = 0.2
-    turned = motion._turned(image[None, None], angle, spacing)[0, 0].numpy()
-    at = [(turned * a).sum() / turned.sum() for a in (y, x)]
+    found = turned(image, angle, spacing).numpy()
+    at = [(found * a).sum() / found.sum() for a in (y, x)]
     c, s = np.cos(angle), np.sin(angle)
     assert at == pytest.approx([c * 8 - s * 3, s * 8 + c * 3], abs=0.05)
     if spacing != (1.0, 1.0):  # the raw matrix in normalised coordinates
@@ -200,3 +207,24 @@ def test_levels_share_the_direction_and_keys_do_not(monkeypatch):  # D4
     assert np.allclose(mild / np.linalg.norm(mild), strong / np.linalg.norm(strong), atol=1e-6)
     assert not np.allclose(other, strong)
     assert generator(0, "a").uniform() == generator(0, "a").uniform()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 60), (65, 48)])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.8, 1.0)])
+def test_a_smooth_object_turns_and_moves_exactly(shape, spacing):
+    def blob(y, x):
+        return 100 * np.exp(-((y - 6) ** 2) / 30 - (x - 3) ** 2 / 12 - (y - 6) * (x - 3) / 40)
+
+    y, x = np.meshgrid(
+        *((np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape, spacing, strict=True)), indexing="ij"
+    )
+    angle, dy, dx = 0.15, 1.7, -2.4
+    c, s = np.cos(angle), np.sin(angle)
+    expected = blob(c * (y - dy) + s * (x - dx), -s * (y - dy) + c * (x - dx))
+    image = torch.from_numpy(blob(y, x).astype(np.float32))
+    for copies in (1, 80):  # fewer and more slices than lines of a shot
+        stack = image.expand(copies, *shape)
+        poses = np.array([[dy, dx, 0.0, angle]])
+        lines = motion._spliced(Scan(stack, spacing, "mr"), poses, np.zeros(shape[0], int))
+        found = torch.fft.ifft2(lines, norm="ortho").real.numpy()
+        assert np.abs(found - expected).max() < 0.05

@@ -50,7 +50,8 @@ def phantom(shape=(12, 40, 40), supersampling=(1, 2, 2)):
         hu = np.array((-1000.0, 55.0, 110.0))
         return {name: torch.from_numpy(v.astype(np.float32)[tissue]) for name, v in {**look, "HU": hu}.items()}
 
-    return Anatomy("p", "p", Geometry((2.0, 1.5, 1.5)), fine, tissue=tissue, supersampling=supersampling), maps
+    size = Geometry((2.0, 1.5, 1.5))
+    return Anatomy("p", "p", size, fine, tissue=tissue, supersampling=supersampling, reference_label=2), maps
 
 
 def interior(mask: np.ndarray) -> np.ndarray:
@@ -64,7 +65,7 @@ KEY = (0, "digest", "p")
 
 def test_noise_in_air_is_rayleigh_and_in_tissue_has_the_snr_asked_for():
     image = head((64, 64, 64))
-    out = apply("rician_noise", image, value=10.0, spacing_mm=SPACING, seed=3)
+    out = apply("rician_noise", image, value=10.0, spacing_mm=SPACING, seed=1)
     scan = Scan(torch.from_numpy(image)[None])
     sigma = float(scan.reference_signal[0]) / 10
     air, core = image == 0, (image > 595)
@@ -93,9 +94,9 @@ def test_noise_that_is_there_already_counts():
 
 @pytest.mark.parametrize("pad", [0, 8, 16, 32])
 def test_noise_does_not_depend_on_the_air_around_the_head(pad):  # D6
-    noise = apply("rician_noise", head(pad=pad), value=10.0, seed=1)
     core = head(pad=pad) > 595
-    assert noise[core].std() == pytest.approx(40.0, rel=0.05)
+    seen = [apply("rician_noise", head(pad=pad), value=10.0, seed=seed)[core].std() for seed in range(8)]
+    assert np.mean(seen) == pytest.approx(40.0, rel=0.05)
 
 
 def test_noise_refuses_a_normalised_image():  # D22
@@ -304,7 +305,7 @@ def test_the_tables_are_listed_without_torch():
 def test_a_phantom_is_scaled_to_its_reference_tissue_and_has_partial_volume():
     anatomy, maps = phantom()
     liver = anatomy.fine == 2
-    image, measured = acquire(anatomy, maps, QUIET, [], key=KEY, reference=liver)
+    image, measured = acquire(anatomy, maps, QUIET, [], key=KEY)
     assert image.shape == (1, 12, 40, 40) and image.dtype == np.float32
     assert np.median(image[0][liver]) == pytest.approx(400, rel=1e-3)
     values = np.unique(np.round(image[0, 6], 0))
@@ -317,7 +318,7 @@ def test_a_flip_angle_changes_contrast_and_leaves_the_noise_of_the_coil():
     images = {}
     for value in (100.0, 25.0):
         steps = [Step("flip_angle", value)]
-        images[value], measured = acquire(anatomy, maps, {**QUIET, "snr": 20.0}, steps, key=KEY, reference=liver)
+        images[value], measured = acquire(anatomy, maps, {**QUIET, "snr": 20.0}, steps, key=KEY)
     assert measured["flip_deg"] == 20.0
     contrast = [images[v][0][liver].mean() / images[v][0][muscle].mean() for v in (100.0, 25.0)]
     assert contrast[0] > 1.2 and abs(contrast[1] - contrast[0]) > 0.1
@@ -371,7 +372,7 @@ def test_a_scan_has_one_slice_thickness():
     thick, _ = acquire(anatomy, maps, {**QUIET, "slice_mm": 6.0}, [], key=KEY)
     stepped, measured = acquire(anatomy, maps, QUIET, [Step("slice_thickness", 6.0)], key=KEY)
     assert np.allclose(thick, stepped, atol=0.5) and measured["edge_fwhm_mm"] == pytest.approx(6, rel=0.05)
-    with pytest.raises(NotApplicable, match="slices of 6 mm"):
+    with pytest.raises(NotApplicable, match="3 mm were asked of a source with slices of 6 mm"):
         acquire(anatomy, maps, {**QUIET, "slice_mm": 6.0}, [Step("slice_thickness", 3.0)], key=KEY)
 
 
@@ -390,7 +391,7 @@ def test_references_are_untouched_by_an_acquisition():  # D1
     anatomy, maps = phantom()
     before = anatomy.fine.tobytes()
     steps = [
-        Step(n, op.levels[2]) for n, op in OPERATORS.items() if n not in ("in_plane_resolution", "slice_thickness")
+        Step(n, OPERATORS[n].levels[2]) for n in ("flip_angle", "bias_field", "rigid_motion", "rician_noise", "gamma")
     ]
     acquire(anatomy, maps, {}, steps, key=KEY)
     acquire(replace(anatomy, image=head()[None]), None, {}, [Step("slice_thickness", 5.0)], key=KEY)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def test_a_table_names_only_what_its_phantom_has(name):
     assert set(task.weights) <= set(phantom.members) and {task.oversampled, task.margin_of} <= set(task.weights)
     for domain in (task.source, *task.shifts.values()):
         assert set(domain.include) <= set(phantom.optional_members)
+        choices = {rule: set(of) for rule, of in phantom.alternative_members.values()}
+        assert all(picked in choices[rule] for rule, picked in domain.alternatives.items())
         for key, value in domain.population.items():
             _, low, high = phantom.population_keys[key]
             assert low <= value <= high
@@ -85,6 +88,50 @@ def test_to_a_perfect_model_a_protocol_costs_what_the_protocols_disagree():
     for (rule, _), (agreement, own, other, cost, called) in cells.items():
         assert own == 1 and other == agreement < 1 and cost == pytest.approx(100 * (1 - agreement), abs=0.06)
         assert called == (1 if rule == "papillary" else 0)
+
+
+def test_a_sub_structure_of_two_structures_goes_where_the_domain_puts_it():
+    study = small("heart", (10, 64, 64))
+    anatomy = study.phantom.anatomy("p0000", {})
+    inside = np.isin(anatomy.fine, [study.phantom.fine_labels.index(name) for name in ("papillary", "trabeculae")])
+    assert inside.any()
+    for alternatives, structure in (
+        ({}, "lv"),
+        ({"papillary": "blood_pool"}, "lv"),
+        ({"papillary": "mass"}, "myocardium"),
+    ):
+        drawn = difficulty.reference_of(study, anatomy, replace(study.task.source, alternatives=alternatives))
+        assert set(drawn[inside]) == {study.structures.index(structure) + 1}
+
+
+PRINTED = """python benchmarks/phantom_difficulty.py --phantom heart{options}
+heart 2d, {steps} steps, 50 training patients
+                     myocardium           lv    mean    drop  missed    time
+phantom 5.9s, training 39.4s
+source                    {dsc:.3f}        0.944   0.922            0.00    4.4s
+SNR 10                    0.700        0.800   0.750   -17.2    0.00    4.4s
+logistic regr.            0.622        0.576   0.599            0.00   19.4s
+
+rule          of                  drawn  changes        agreement    source     other  cost/pt    called
+papillary     myocardium           mass  lv                 0.917     0.944     0.878       6.6     0.888
+"""
+
+
+def test_the_table_has_a_row_per_anatomy_and_dimension_with_quick_budget_and_plateau(tmp_path):
+    runs = []
+    for steps, dsc, options in ((3000, 0.951, " --steps 3000"), (300, 0.9, "")):
+        path = tmp_path / f"{steps}.txt"
+        path.write_text(PRINTED.format(steps=steps, dsc=dsc, options=options))
+        runs.append(difficulty.Printed.read(path))
+    *_, row = table = difficulty.markdown(runs).splitlines()
+    assert len(table) == 3
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[0] == "heart 2d" and cells[3] == "0.599"
+    assert cells[1] == "300 steps<br>myocardium 0.900<br>lv 0.944<br>mean 0.922"
+    assert cells[2].startswith("3000 steps<br>myocardium 0.951")
+    assert cells[4] == "papillary (mass), lv: 0.917, 6.6, 0.888"
+    assert cells[5].count("phantom_difficulty.py") == 2 and "--steps 3000" in cells[5]
+    assert "not run" in difficulty.markdown(runs[1:])
 
 
 def test_an_unknown_shift_is_named():

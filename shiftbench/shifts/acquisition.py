@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shiftbench.errors import OperatorError
+from shiftbench.errors import NotApplicable, OperatorError
 from shiftbench.shifts import ct, ct_image, intensity, measure, mr, parameters
 from shiftbench.shifts.mr_spin import fse_psf
 from shiftbench.shifts.operator import LabelPolicy, resolve
@@ -156,8 +156,13 @@ def _implied(table: Mapping[str, Any], steps: Ordered, scan: Scan) -> Ordered:
     given = {operator.name for operator, _ in steps}
     wanted = {CARRIED_OUT_BY[k]: float(table[k]) for k in CARRIED_OUT_BY if table.get(k)}
     slice_mm, native = table.get("slice_mm"), scan.spacing_or_pixels
-    if slice_mm and scan.ndim == 3 and slice_mm > native[0] * 1.001 and not given & SLICES:
-        wanted[THICKNESS[scan.modality]] = float(slice_mm)
+    if slice_mm and scan.ndim == 3 and slice_mm > native[0] * 1.001:
+        if not given & SLICES:
+            wanted[THICKNESS[scan.modality]] = float(slice_mm)
+        thinner = [step.value for operator, step in steps if operator.name in SLICES and step.value < slice_mm * 0.999]
+        if thinner:
+            problem = f"slices of {thinner[0]:g} mm were asked of a source with slices of {slice_mm:g} mm"
+            raise NotApplicable(problem, where=THICKNESS[scan.modality], remedy="ask for thicker slices")
     pixel = table.get("pixel_mm") or table.get("pixel_factor", 1.0) * max(native[-2:])
     if pixel > max(native[-2:]) * 1.001:
         wanted["in_plane_resolution"] = float(pixel)
@@ -181,20 +186,24 @@ def _noise_free(
     image = _render(anatomy, maps, table, body, key, device)
     scan = Scan(image, anatomy.geometry.spacing, str(nominal["modality"]), {}, body, tissue)
     if nominal["modality"] == "ct":
-        sigma = float(table["noise_hu"]) * (100 / float(table["dose_percent"])) ** 0.5
-        thinnest = scan.spacing_or_pixels[0] if scan.ndim == 3 else None
-        if table.get("slice_mm") and thinnest and table["slice_mm"] > thinnest:
-            sigma *= (float(table["slice_mm"]) / thinnest) ** 0.5  # of the thin slices that are averaged later
+        sigma = float(table["noise_hu"]) * (100 / float(table["dose_percent"]) * _thicker(table, scan)) ** 0.5
         return scan.with_image(image, scanner_sigma=sigma, mtf50=float(table.get("kernel_mtf50_lp_mm", 0.42)))
     # another sequence is tuned anew: its SNR is that of its own reference tissue
     tuned = table if table["sequence"] != nominal["sequence"] else nominal
     start = image if tuned == table else _render(anatomy, maps, tuned, body, key, device)
     scale = REFERENCE_SIGNAL / float(start[:, tissue].median())
     echo = float(table.get("te_ms", float(table["tr_ms"]) / 2))  # bSSFP is read half way between its pulses
-    sigma = REFERENCE_SIGNAL / float(table["snr"])
+    sigma = REFERENCE_SIGNAL / float(table["snr"]) * _thicker(table, scan)  # of the thin slices of the grid
     scan = scan.with_image(image * scale, scanner_sigma=sigma, te_ms=echo)
     scan = intensity.bias_field(scan, float(table["bias_percent"]), draws(key, "source coil"))
     return _along_the_train(scan, anatomy, table)
+
+
+def _thicker(table: Mapping[str, Any], scan: Scan) -> float:
+    """Thickness of the source's slices, in which its noise is stated, over that of the grid; at least 1."""
+    if scan.ndim != 3 or not table.get("slice_mm"):
+        return 1.0
+    return max(1.0, float(table["slice_mm"]) / scan.spacing_or_pixels[0])
 
 
 def _along_the_train(scan: Scan, anatomy: Anatomy, table: Mapping[str, Any]) -> Scan:

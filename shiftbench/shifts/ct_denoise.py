@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
+from torch.nn import functional
 
 from shiftbench.errors import OperatorError
 from shiftbench.shifts.ct_image import (
@@ -18,76 +18,128 @@ from shiftbench.shifts.ct_image import (
     noise_gain,
     noise_sigma,
 )
+from shiftbench.shifts.ranks import count, inside
 from shiftbench.shifts.scan import Scan
 
-EDGE_SD = 4.0  # detail well beyond this many SD of its noise is anatomy
-OCTAVES = 5
+EDGE_SD = 4.0  # a step to the next pixel beyond this many SD of that step in noise is anatomy
+RATE = 0.1  # share of a step between pixels that is evened out at a time; below 1/4 the scheme is stable
+MOST_STEPS = 200
+FEWEST = 500  # pixels of homogeneous tissue from which the noise is judged
+OCTAVES = 4
+FLAT_SD = 3.0  # detail of a band within this many SD of its noise is no edge
 
 
 def iterative(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     """The scan as reconstructed iteratively or by a trained denoiser: SD of its noise lower by `value` %; 0 is none.
 
-    The image is split into bands of one octave. Detail d of a band is removed where it is no larger than its noise of
-    SD s and kept where it is an edge: d exp(-d^2 / 2 (4 s)^2) is subtracted, from the finest band first, until noise
-    of the kernel's spectrum has fallen by `value` %, the shrinkage counted. What is left of it is coarser: its
-    spectrum peaks at a lower frequency.
+    Each slice is diffused, a step d between neighbouring pixels with the conductance exp(-(d / 4 s)^2), s being the SD
+    of that step in noise of the kernel's spectrum: edges stay, and keep their noise. It goes on until the SD of noise
+    in homogeneous tissue has fallen by `value` % (`NoiseLeft`, first channel). What is left of it is coarser: its
+    spectrum peaks at a lower frequency. Detail no larger than the noise goes with it.
 
     Raises:
-        OperatorError: the image has no noise, or the reduction is larger than the shrinkage allows.
+        OperatorError: the image has no noise, or no homogeneous tissue, or so much noise cannot be taken from it.
 
     Reference:
-        Solomon and Samei, Quantum noise properties of CT images with anatomical textured backgrounds across
-        reconstruction algorithms, Med Phys 41:091908, 2014.
+        Perona and Malik, IEEE Trans Pattern Anal Mach Intell 12:629, 1990; Solomon and Samei, Quantum noise properties
+        of CT images with anatomical textured backgrounds across reconstruction algorithms, Med Phys 41:091908, 2014.
     """
     if value == 0:
         return scan
     sigma = noise_sigma(scan)
     if not bool((sigma > 0).all()):
         raise OperatorError("the image has no noise to reduce", where="ct_iterative", remedy="use a measured scan")
-    shape, spacing, source = tuple(scan.image.shape), scan.spacing_or_pixels, kernel_mtf50(scan)
-    noise = noise_gain(shape, spacing, source, scan.device)
-    bands = _octaves(frequencies(shape, spacing, scan.device), source)
+    judge, spacing = NoiseLeft(scan), scan.spacing_or_pixels
+    scale = sigma.reshape(-1, *(1,) * scan.ndim)
+    edges = [EDGE_SD * sd * scale for sd in judge.step_sd()]
+    rates = [RATE * (min(spacing[-2:]) / mm) ** 2 for mm in spacing[-2:]]
+    image, before, wanted = scan.image.clone(), 1.0, 1 - value / 100
+    for _ in range(MOST_STEPS):
+        flows = _flows(image, edges, rates)
+        _move(image, flows)
+        after = judge(image)
+        if after <= wanted:
+            _move(image, [flow * ((before - wanted) / (before - after) - 1) for flow in flows])  # part of the step back
+            return scan.with_image(image, sigma=float(sigma[0]) * wanted)
+        before = after
+    raise OperatorError(
+        f"{value:g} % of the noise cannot be taken from this image", where="ct_iterative", remedy="ask for less"
+    )
 
-    def excess(strength: float) -> float:
-        return _left_after_shrinkage(noise, bands, _shares(strength), shape[-1]) - (1 - value / 100)
 
-    if excess(1.0) > 0:
-        raise OperatorError(f"a noise reduction of {value:g} %", where="ct_iterative", remedy="ask for less")
-    shares = _shares(float(brentq(excess, 0.0, 1.0)))
-    planes, padded = mirrored(scan.image, spacing)
-    image = scan.image.clone()
-    for share, band, padded_band in zip(shares, bands, _octaves(padded, source), strict=True):
-        if share > 0:
-            detail = filtered(planes, padded_band, scan.shape)
-            scale = (EDGE_SD * sigma * mean_power(noise * band, shape[-1]) ** 0.5).reshape(-1, *(1,) * scan.ndim)
-            image -= share * detail * torch.exp(-0.5 * (detail / scale).square())
-    return scan.with_image(image, sigma=float(sigma[0]) * (1 - value / 100))
+def _flows(image: Tensor, edges: list[Tensor], rates: list[float]) -> list[Tensor]:
+    """What passes between neighbours along the last two axes in one step of diffusion."""
+    flows = []
+    for axis, edge, rate in zip((-2, -1), edges, rates, strict=True):
+        step = image.diff(dim=axis)
+        flows.append((step / edge).square_().neg_().exp_().mul_(step).mul_(rate))
+    return flows
+
+
+def _move(image: Tensor, flows: list[Tensor]) -> None:
+    """Lets the flows pass, in place; nothing passes the borders."""
+    for axis, flow in zip((-2, -1), flows, strict=True):
+        n = image.shape[axis]
+        image.narrow(axis, 0, n - 1).add_(flow)
+        image.narrow(axis, 1, n - 1).sub_(flow)
+
+
+class NoiseLeft:
+    """Judges how much of the noise of a scan is left in the homogeneous tissue of a filtered image.
+
+    What was removed is fitted by bands of one octave of the scan, over the voxels of the body without an edge in any
+    band. That says what was done to noise of the kernel's spectrum, whatever texture the tissue has.
+
+    Raises:
+        OperatorError: there are not enough such voxels.
+    """
+
+    def __init__(self, scan: Scan):
+        shape, spacing, kernel = scan.shape, scan.spacing_or_pixels, kernel_mtf50(scan)
+        self.width, self.image = shape[-1], scan.image[0]
+        self.noise = noise_gain(shape, spacing, kernel, scan.device)
+        bands = _octaves(frequencies(shape, spacing, scan.device), kernel)
+        planes, padded = mirrored(scan.image[:1], spacing)
+        details = torch.stack([filtered(planes, band, shape)[0] for band in _octaves(padded, kernel)])
+        sd = torch.tensor([mean_power(self.noise * band, self.width) ** 0.5 for band in bands], device=scan.device)
+        limit = FLAT_SD * noise_sigma(scan)[0] * sd.to(details).reshape(-1, *(1,) * scan.ndim)
+        edge = (details.abs() > limit).any(dim=0).reshape(-1, 1, *shape[-2:]).float()
+        self.flat = scan.body & (functional.max_pool2d(edge, 3, 1, 1) == 0).reshape(shape)
+        if count(self.flat) < FEWEST:
+            raise OperatorError(
+                "there is no homogeneous tissue in the image", where="ct_iterative", remedy="leave out this case"
+            )
+        seen = inside(details, self.flat).double()  # (bands, n)
+        self.fit = torch.linalg.solve(seen @ seen.T, seen)
+        self.cross = _cross_power(self.noise, bands, self.width)
+
+    def __call__(self, image: Tensor) -> float:
+        """SD of the noise left in the first channel of `image` (c, *s), over that of the scan."""
+        removed = inside(self.image - image[0], self.flat).double()
+        kept = torch.cat([torch.ones(1, dtype=torch.float64, device=removed.device), -(self.fit @ removed)])
+        return float(kept @ self.cross.to(kept) @ kept) ** 0.5
+
+    def step_sd(self) -> list[float]:
+        """SD of the step between neighbours along the last two axes, in noise of SD 1."""
+        rows = torch.fft.fftfreq(self.noise.shape[-2], device=self.noise.device)[:, None]
+        columns = torch.fft.rfftfreq(self.width, device=self.noise.device)
+        steps = [2 * torch.sin(torch.pi * f).abs() * self.noise for f in (rows, columns)]
+        return [mean_power(step, self.width) ** 0.5 for step in steps]
+
+
+def _cross_power(noise: Tensor, bands: list[Tensor], width: int) -> Tensor:
+    """Covariance (1 + n, 1 + n) of noise and of its n bands."""
+    parts = [noise, *(noise * band for band in bands)]
+    power = [[mean_power((p * q).sqrt(), width) for q in parts] for p in parts]  # no gain is negative
+    return torch.tensor(power, dtype=torch.float64)
+
+
+def removed_percent(before: Scan, after: Scan, value: float) -> float:
+    """By how many % the SD of noise has fallen in homogeneous tissue, first channel (`NoiseLeft`)."""
+    return 100 * (1 - NoiseLeft(before)(after.image))
 
 
 def _octaves(frequency: Tensor, mtf50: float) -> list[Tensor]:
     """Gains of band-passes, finest first: differences of Gaussian low-passes at 2, 1, 1/2, ... times `mtf50`."""
     lows = [torch.ones_like(frequency), *(mtf(frequency, 2.0 ** (1 - i) * mtf50) for i in range(OCTAVES))]
     return [high - low for high, low in zip(lows, lows[1:], strict=False)]
-
-
-def _shares(strength: float) -> list[float]:
-    """Share of each band that is removed at a strength of 0 to 1: the finest first, one after another."""
-    return [min(max(OCTAVES * strength - i, 0.0), 1.0) for i in range(OCTAVES)]
-
-
-def _left_after_shrinkage(noise: Tensor, bands: list[Tensor], shares: list[float], width: int) -> float:
-    """SD of unit normal noise after its bands are shrunk: the linear part (Bussgang) and the rest of each shrinkage."""
-    linear, square = (1 + EDGE_SD**-2) ** -1.5, (1 + 2 * EDGE_SD**-2) ** -1.5
-    removed = torch.stack([share * band for share, band in zip(shares, bands, strict=True)]).sum(dim=0)
-    rest = sum(share**2 * mean_power(noise * band, width) for share, band in zip(shares, bands, strict=True))
-    return (mean_power(noise * (1 - linear * removed), width) + (square - linear**2) * rest) ** 0.5
-
-
-def removed_percent(before: Scan, after: Scan, value: float) -> float:
-    """SD inside the body of what was removed (first channel), in % of the SD of the noise that was there.
-
-    Noise of SD 1 of which a part independent of the rest is removed falls by `value` % when this is
-    sqrt(100^2 - (100 - value)^2); less near edges, which keep their noise.
-    """
-    removed = (before.image[0] - after.image[0])[before.body].double().std()
-    return 100 * float(removed / noise_sigma(before)[0].double())

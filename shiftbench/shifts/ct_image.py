@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from shiftbench.errors import NotApplicable, OperatorError
+from shiftbench.shifts.gaussian import normals
 from shiftbench.shifts.scan import LAPLACIAN, Scan
 
 AIR_HU = -1000.0
@@ -76,7 +77,7 @@ def noise_gain(shape: tuple[int, ...], spacing: tuple[float, ...], mtf50: float,
 def ct_noise(scan: Scan, mtf50: float, rng: np.random.Generator) -> Tensor:
     """Noise of SD 1 with the in-plane spectrum of a kernel, independent between slices, (c, *s) as the image."""
     shape = tuple(scan.image.shape)
-    white = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(scan.device)
+    white = normals(rng, shape, scan.device)
     gain = noise_gain(shape, scan.spacing_or_pixels, mtf50, scan.device)
     return torch.fft.irfft2(torch.fft.rfft2(white) * gain, s=shape[-2:])
 

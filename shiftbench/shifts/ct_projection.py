@@ -13,6 +13,7 @@ from torch import Tensor
 from shiftbench.errors import NotApplicable, OperatorError
 from shiftbench.shifts import ct
 from shiftbench.shifts.ct_image import AIR_HU, kernel_mtf50, noise_sigma
+from shiftbench.shifts.gaussian import normals
 from shiftbench.shifts.radon import noise_variance, project, reconstruct, view_angles
 from shiftbench.shifts.scan import Scan
 
@@ -76,7 +77,7 @@ def projection_dose(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     quanta = float(_in_hu(unit, scan)[:, scan.body].mean() * -AIR_HU / sigma.square().mean())
     full = quanta * (-paths).exp()
     spread = share * (1 - share) * full + (1 - share**2) * ELECTRONIC_SHARE * quanta
-    draw = torch.from_numpy(rng.standard_normal(tuple(paths.shape), dtype=np.float32)).to(scan.device)
+    draw = normals(rng, paths.shape, scan.device)
     counts = (share * full + spread.sqrt() * draw).clamp(min=FEWEST_SHARE * quanta)
     change = -(counts / (share * quanta)).log() - paths
     added = reconstruct(change, shape, spacing, angles, mtf50=kernel) / water

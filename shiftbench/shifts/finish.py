@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from shiftbench.errors import OperatorError
 from shiftbench.shifts.geometry import FWHM_PER_SD
 from shiftbench.shifts.scan import Scan
 
@@ -93,9 +94,9 @@ def quantise(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     """The image stored in `value` bits, from its smallest to its largest value; infinity changes nothing."""
     if math.isinf(value):
         return scan
-    low, high = scan.image.min(), scan.image.max()
+    low, high = (float(v) for v in scan.image.aminmax())
     step = (high - low) / (2**value - 1)
-    return scan.with_image(((scan.image - low) / step).round_().mul_(step).add_(low))
+    return scan.with_image((scan.image - low).mul_(1 / step).round_().mul_(step).add_(low))
 
 
 def bits(before: Scan, after: Scan, value: float) -> float:
@@ -128,7 +129,14 @@ def jpeg2000(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
 
 
 def jpeg(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
-    """The photograph (0 to 255) as a JPEG file of quality `value` and decoded; 100 changes nothing."""
+    """The photograph (0 to 255) as a JPEG file of quality `value` and decoded; 100 changes nothing.
+
+    Raises:
+        OperatorError: a volume, or a number of channels other than 1 and 3.
+    """
+    if scan.ndim != 2 or len(scan.image) not in (1, 3):
+        problem = f"an image of {len(scan.image)} channels and {scan.ndim} axes is no photograph"
+        raise OperatorError(problem, where="jpeg", remedy="use 2-D images of 1 or 3 channels")
     if value == 100:
         return scan
     pixels = scan.image.round().clamp_(0, 255).to(torch.uint8).movedim(0, -1).cpu().numpy()

@@ -10,13 +10,15 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from shiftbench.errors import NotApplicable
+from shiftbench.shifts.gaussian import complex_normals
 from shiftbench.shifts.geometry import kept_lines
+from shiftbench.shifts.ranks import inside, percentiles, sampled
 from shiftbench.shifts.scan import Scan
 from shiftbench.shifts.signal import Signal
 
 WAVES = 24  # plane waves of a smooth field
+GAMMA_SAMPLE = 2**15  # values of a channel from which the percentiles of gamma are taken
 SHORTEST_HALF_WAVE = 0.4  # of the field of view: a coil's sensitivity has no finer structure
-SAMPLE = 2**17  # voxels from which a percentile is taken
 
 
 def identity(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
@@ -50,26 +52,26 @@ def gamma(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     if value == 1:
         return scan
     out = torch.empty_like(scan.image)
-    for c, channel in enumerate(scan.image):
-        low, high = percentiles(channel.flatten(), 0.5, 99.5)
+    for channel, power in zip(scan.image, out, strict=True):
+        low, high = percentiles(sampled(channel.flatten(), GAMMA_SAMPLE), 0.5, 99.5)
         if high <= low:
             low, high = float(channel.min()), float(channel.max())
-        power = ((channel - low) / (high - low)).clamp_(min=0).pow_(value)
-        scale = channel.std() / power.std().clamp(min=1e-12)
-        torch.add(channel.mean() - power.mean() * scale, power * scale, out=out[c])
+        torch.sub(channel, low, out=power)
+        power *= 1 / (high - low)
+        mean, spread = _moments(power)
+        power.clamp_(min=0).log2_().mul_(value).exp2_()
+        mean_of_power, spread_of_power = _moments(power)
+        scale = spread / max(spread_of_power, 1e-12)
+        power *= scale * (high - low)
+        power += (mean - mean_of_power * scale) * (high - low) + low
     return scan.with_image(out)
 
 
-def percentiles(values: Tensor, low: float, high: float) -> tuple[float, float]:
-    """Two percentiles of `values` (n,), nearest rank; of many values an even sample of about 2^17 is looked at.
-
-    The sample is every k-th value, k odd, so that it does not fall on the same columns of an image.
-    """
-    step = max(1, values.numel() // SAMPLE) | 1
-    sample = values[::step]
-    last = sample.numel() - 1
-    ranks = [round(share / 100 * last) + 1 for share in (low, high)]
-    return float(sample.kthvalue(ranks[0]).values), float(sample.kthvalue(ranks[1]).values)
+def _moments(values: Tensor) -> tuple[float, float]:
+    """Mean and SD of values (*s) that are not far from 0."""
+    flat = values.flatten()
+    mean = float(flat.mean())
+    return mean, math.sqrt(max(float(flat.dot(flat)) / flat.numel() - mean**2, 0.0))
 
 
 def bias_field(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
@@ -83,7 +85,8 @@ def bias_field(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     if value == 0:
         return scan
     log_field = smooth_field(scan.body, scan.spacing_or_pixels, rng)
-    return scaled(scan, (log_field * amplitude(log_field[scan.body], value)).exp_())
+    body = sampled(log_field.flatten())[sampled(scan.body.flatten())]
+    return scaled(scan, log_field.mul_(amplitude(body, value)).exp_())
 
 
 def scaled(scan: Scan, factor: Tensor) -> Scan:
@@ -111,22 +114,22 @@ def smooth_field(
     factors = []
     for i, (n, a, b, d) in enumerate(zip(body.shape, low, high, spacing, strict=True)):
         angle = 2 * math.pi * cycles[:, i, None] * (np.arange(n) - (a + b) / 2) * d / extent
-        factors.append(np.exp(1j * (angle + (phases[:, None] if i == 0 else 0))))  # (waves, n)
+        wave = np.exp(1j * (angle + (phases[:, None] if i == 0 else 0))).astype(np.complex64)  # (waves, n)
+        factors.append(torch.from_numpy(wave).to(body.device))
     rows = factors[0]
     for factor in factors[1:-1]:
         rows = (rows[:, :, None] * factor[:, None, :]).reshape(WAVES, -1)
-    left = np.concatenate([rows.real, -rows.imag]).astype(np.float32)  # real part of the product
-    right = np.concatenate([factors[-1].real, factors[-1].imag]).astype(np.float32)
-    total = (torch.from_numpy(left).to(body.device).T @ torch.from_numpy(right).to(body.device)).reshape(body.shape)
-    inside = total[body]
-    return total.sub_(inside.mean()).div_(inside.std().clamp(min=1e-6))
+    left = torch.cat([rows.real, -rows.imag])  # real part of the product
+    total = (left.T @ torch.cat([factors[-1].real, factors[-1].imag])).reshape(body.shape)
+    within = inside(total, body)
+    return total.sub_(within.mean()).div_(within.std().clamp(min=1e-6))
 
 
 def bounds(mask: Tensor) -> tuple[list[int], list[int]]:
     """First and last index along every axis at which `mask` (*s) holds anything."""
+    array = mask.cpu().numpy()
     found = [
-        torch.nonzero(mask.any(dim=tuple(a for a in range(mask.ndim) if a != axis))).flatten()
-        for axis in range(mask.ndim)
+        np.flatnonzero(array.any(axis=tuple(a for a in range(array.ndim) if a != axis))) for axis in range(array.ndim)
     ]
     return [int(f[0]) for f in found], [int(f[-1]) for f in found]
 
@@ -190,14 +193,16 @@ def add_complex_noise(scan: Scan, sigma: Tensor, rng: np.random.Generator, /, **
     The draw is that of the image, whichever face the signal is held as, so that a step in k-space does not change it.
     Where k-space has been cut (`pixel_mm` is known) the noise is cut with it and keeps its SD.
     """
-    draw = rng.standard_normal((len(sigma), *scan.shape, 2), dtype=np.float32)
-    noise = torch.view_as_complex(torch.from_numpy(draw).to(scan.device))
-    noise *= sigma if sigma.ndim > 1 else sigma.reshape(-1, *(1,) * scan.ndim)
-    signal = scan.signal
+    noise = complex_normals(rng, (len(sigma), *scan.shape), scan.device)
+    parts = torch.view_as_real(noise)
+    parts *= sigma[..., None] if sigma.ndim > 1 else sigma.reshape(-1, *(1,) * (scan.ndim + 1))
     if "pixel_mm" in scan.native:
         lines = kept_lines(scan.shape[-2:], scan.spacing_or_pixels[-2:], scan.native["pixel_mm"], scan.device)
         spectrum = torch.fft.fft2(noise, norm="ortho") * (lines / lines.square().mean().sqrt())
-        return scan.with_signal(Signal(spectrum=signal.spectrum + spectrum), **native)
-    if "image" in signal.__dict__:
-        return scan.with_signal(Signal(image=noise.add_(signal.image)), **native)
-    return scan.with_signal(Signal(spectrum=signal.spectrum + torch.fft.fft2(noise, norm="ortho")), **native)
+        return scan.with_signal(Signal(spectrum=spectrum.add_(scan.signal.spectrum)), **native)
+    if not isinstance(scan.raw, Signal):
+        parts[..., 0] += scan.raw
+        return scan.with_signal(Signal(image=noise), **native)
+    if "image" in scan.raw.__dict__:
+        return scan.with_signal(Signal(image=noise.add_(scan.raw.image)), **native)
+    return scan.with_signal(Signal(spectrum=torch.fft.fft2(noise, norm="ortho").add_(scan.raw.spectrum)), **native)

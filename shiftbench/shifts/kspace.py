@@ -119,9 +119,19 @@ def spike(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     slices = np.arange(scan.shape[0]) / scan.shape[0] if scan.ndim == 3 else np.zeros(())
     wave = torch.from_numpy(np.asarray(np.exp(1j * (phase + 2 * np.pi * roll * slices)), np.complex64)).to(scan.device)
     height = scan.reference_signal * (value / 100 * math.sqrt(h * w))
-    spectrum = scan.signal.spectrum.clone()
-    spectrum[..., at[0], at[1]] += height.reshape(-1, *(1,) * wave.ndim) * wave
-    return scan.with_signal(Signal(spectrum=spectrum))
+    points = height.reshape(-1, *(1,) * wave.ndim) * wave
+    if isinstance(scan.raw, Signal) and "spectrum" in scan.raw.__dict__:
+        spectrum = scan.raw.spectrum.clone()
+        spectrum[..., at[0], at[1]] += points
+        return scan.with_signal(Signal(spectrum=spectrum))
+    rows, columns = (np.exp(2j * np.pi * k * np.arange(n) / n) / n**0.5 for k, n in zip(at, (h, w), strict=True))
+    stripes = torch.from_numpy(np.outer(rows, columns).astype(np.complex64)).to(scan.device)
+    image = points[..., None, None] * stripes
+    if isinstance(scan.raw, Signal):
+        image += scan.raw.image
+    else:
+        torch.view_as_real(image)[..., 0] += scan.raw
+    return scan.with_signal(Signal(image=image))
 
 
 def stripe_percent(before: Scan, after: Scan, value: float) -> float:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
-from torch.nn import functional
 
 from shiftbench.shifts.kspace import signed_lines
 from shiftbench.shifts.scan import Scan
@@ -27,8 +26,8 @@ def rigid_motion(scan: Scan, value: float, rng: np.random.Generator, order: Orde
     other, or interleaved; all slices of a volume share them (a 2-D multi-slice scan). Each shot sees the body in
     another pose: a random walk of in-plane translation, rotation about the iso-centre (the middle of the field of
     view) and, in volumes, translation through the plane. The pose at the centre of k-space is the one of the
-    reference. Rotated images are interpolated bicubically, translations are exact phases, slices are shifted
-    linearly (their profile is a slab).
+    reference. Rotations and translations in the plane are those of the Fourier series of the image, slices are
+    shifted linearly (their profile is a slab).
 
     Reference:
         Zaitsev, Maclaren and Herbst, Motion artifacts in MRI, J Magn Reson Imaging 42:887, 2015.
@@ -108,53 +107,61 @@ def _scale(poses: np.ndarray, share: np.ndarray, where: tuple[np.ndarray, float]
 def _spliced(scan: Scan, poses: np.ndarray, shot_of: np.ndarray) -> Tensor:
     """K-space (c, *s) whose lines are those of the body in the pose of their shot."""
     raw = scan.raw.image if isinstance(scan.raw, Signal) else scan.raw
-    planes = torch.cat([raw.real, raw.imag]) if raw.is_complex() else raw  # (c or 2c, *s), real
-    h, w = scan.shape[-2:]
-    flat = planes.reshape(1, -1, h, w)
+    h, w = raw.shape[-2:]
+    columns = torch.fft.fft(raw.reshape(-1, h, w), norm="ortho").reshape(-1, h * w).T.contiguous()
+    columns = columns.reshape(h, w, -1).transpose(0, 1)  # (w, h, n), slices next to each other
     out = torch.empty(raw.shape, dtype=torch.complex64, device=scan.device)
     for shot, pose in enumerate(poses):
         rows = np.nonzero(shot_of == shot)[0]
         if not len(rows):
             continue
-        lines = _lines(_turned(flat, float(pose[3]), scan.spacing_or_pixels[-2:]), rows)
-        lines = lines.reshape(*planes.shape[:-2], len(rows), w)
-        if raw.is_complex():
-            lines = lines[: len(raw)] + 1j * lines[len(raw) :]
-        lines = lines * _translation(pose, rows, (h, w), scan.spacing_or_pixels[-2:]).to(scan.device)
+        lines = _lines(columns, rows, pose, scan.spacing_or_pixels[-2:])
+        lines = lines.permute(2, 1, 0).reshape(*raw.shape[:-2], len(rows), w)
         if scan.ndim == 3 and pose[2]:
             lines = _through_plane(lines, float(pose[2]) / scan.spacing_or_pixels[0])
         out[..., torch.from_numpy(rows).to(scan.device), :] = lines
     return out
 
 
-def _turned(planes: Tensor, angle: float, spacing: tuple[float, ...]) -> Tensor:
-    """Planes (1, n, h, w) turned by `angle` about the middle of the field of view."""
-    if not angle:
-        return planes
-    h, w = planes.shape[-2:]
-    dy, dx = spacing
-    c, s = math.cos(angle), math.sin(angle)
-    # the value at r comes from R^-1 r, both in mm; grid_sample wants x before y, the field of view as -1 to 1
-    matrix = torch.tensor([[c, -s * h * dy / (w * dx), 0.0], [s * w * dx / (h * dy), c, 0.0]], device=planes.device)
-    grid = functional.affine_grid(matrix[None], [1, 1, h, w], align_corners=False)
-    return functional.grid_sample(planes, grid, mode="bicubic", padding_mode="border", align_corners=False)
+def _lines(columns: Tensor, rows: np.ndarray, pose: np.ndarray, spacing: tuple[float, ...]) -> Tensor:
+    """The lines `rows` of the k-space of slices in a pose, (w, rows, n).
+
+    The spectrum of a rotated image is the rotated spectrum of the image. At ky and the frequency u of the image's own
+    rows it is taken at v = ky / cos + u tan, by a Fourier sum over the columns; from there it is taken to
+    u = kx cos - ky sin, through the inverse transform over u and a Fourier sum. Both sums are exact for an image that
+    is zero beyond the field of view along its columns; along its rows it goes round, as with a translation.
+
+    Args:
+        columns: the slices' orthonormal Fourier transform along their rows, (w, h, n).
+        rows: lines to compute, in the order of a Fourier transform.
+        pose: translation along y, x (and z, which is not looked at) in mm, and angle in rad.
+        spacing: mm per pixel along y and x.
+    """
+    (w, h, n), (dy, dx) = columns.shape, spacing
+    c, s = math.cos(pose[3]), math.sin(pose[3])
+    y, x = (np.arange(h) - (h - 1) / 2) * dy, (np.arange(w) - (w - 1) / 2) * dx
+    ky, kx = signed_lines(h)[rows] / (h * dy), signed_lines(w) / (w * dx)  # cycles per mm
+    inside = np.abs(ky / c + kx[:, None] * s / c) <= 0.5 / dy  # of what the grid carries, (w, rows)
+    down, along = (_waves(k, y, columns) for k in (ky / c, kx * s / c))  # (rows, h), (w, h)
+    if n > len(rows):
+        turned = (along[:, None] * down) @ columns
+    else:
+        turned = down @ (along[..., None] * columns)
+    turned *= torch.from_numpy(inside).to(turned.device)[..., None]
+    turned = torch.fft.ifft(turned, dim=0)
+    turned *= _waves(x, -s * ky, columns)[..., None]
+    sheared = _waves(c * kx, x, columns) @ turned.reshape(w, -1)
+    place = (ky * (pose[0] - y[0]), kx[:, None] * (pose[1] - x[0]))  # from the iso-centre to the first pixel
+    moved = np.exp(-2j * np.pi * (place[0] + place[1])) / math.sqrt(h)
+    moved *= np.abs(c * kx[:, None] - s * ky) <= 0.5 / dx
+    return sheared.reshape(w, len(rows), n) * torch.from_numpy(moved.astype(np.complex64)).to(turned.device)[..., None]
 
 
-def _lines(planes: Tensor, rows: np.ndarray) -> Tensor:
-    """The lines `rows` of the Fourier transform of real planes (1, n, h, w): (n, len(rows), w), complex."""
-    h, w = planes.shape[-2:]
-    angle = -2 * np.pi * np.outer(signed_lines(h)[rows], np.arange(h)) / h
-    basis = np.concatenate([np.cos(angle), np.sin(angle)]).astype(np.float32) / math.sqrt(h)
-    both = torch.from_numpy(basis).to(planes.device) @ planes[0]  # (n, 2 rows, w)
-    return torch.fft.fft(torch.complex(both[:, : len(rows)], both[:, len(rows) :]), norm="ortho")
-
-
-def _translation(pose: np.ndarray, rows: np.ndarray, shape: tuple[int, int], spacing: tuple[float, ...]) -> Tensor:
-    """Phase factor (rows, w) of k-space that moves the image by the pose's translation in the plane."""
-    (h, w), (dy, dx) = shape, spacing
-    y = signed_lines(h)[rows] * pose[0] / (h * dy)
-    x = signed_lines(w) * pose[1] / (w * dx)
-    return torch.from_numpy(np.exp(-2j * np.pi * (y[:, None] + x)).astype(np.complex64))
+def _waves(k: np.ndarray, r: np.ndarray, like: Tensor) -> Tensor:
+    """exp(-2 pi i k r), (len(k), len(r))."""
+    turns = np.outer(k, r)
+    angle = torch.from_numpy((-2 * np.pi * (turns - np.round(turns))).astype(np.float32)).to(like.device)
+    return torch.complex(angle.cos(), angle.sin())
 
 
 def _through_plane(lines: Tensor, slices: float) -> Tensor:

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from shiftbench.errors import NotApplicable
+from shiftbench.shifts.gaussian import normals
 from shiftbench.shifts.intensity import add_complex_noise, bounds, noise_to_add
+from shiftbench.shifts.ranks import inside, median
 from shiftbench.shifts.scan import Scan
 
 COILS = 16  # elements of the receive array, on a circle around the body
@@ -41,8 +43,7 @@ def parallel_imaging(scan: Scan, value: float, rng: np.random.Generator) -> Scan
     added = (growth - 1).clamp_(min=0).sqrt_().expand(1, *scan.shape) * scan.sigma.reshape(-1, *(1,) * scan.ndim)
     native = {}
     if "sigma" in scan.native:
-        inside = growth.expand(scan.shape)[scan.body]
-        native["sigma"] = scan.native["sigma"] * float(inside.mean().sqrt())
+        native["sigma"] = scan.native["sigma"] * float(inside(growth.expand(scan.shape), scan.body).mean().sqrt())
     return add_complex_noise(scan, added, rng, **native)
 
 
@@ -99,7 +100,7 @@ def non_central_chi(image: Tensor, sigma: Tensor, coils: int, rng: np.random.Gen
     Reference:
         Constantinides, Atalar and McVeigh, Magn Reson Med 38:852, 1997.
     """
-    along = torch.from_numpy(rng.standard_normal(tuple(image.shape), dtype=np.float32)).to(image.device)
+    along = normals(rng, image.shape, image.device)
     across = rng.standard_gamma(coils - 0.5, tuple(image.shape), dtype=np.float32)  # half a chi squared
     sigma = sigma.reshape(-1, *(1,) * (image.ndim - 1))
     return torch.hypot(image + sigma * along, sigma * torch.from_numpy(across).to(image.device).mul_(2).sqrt_())
@@ -122,12 +123,17 @@ def camera_noise(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
     """
     if math.isinf(value):
         return scan
-    grey = scan.image.mean(dim=0)[scan.reference_mask].median()
+    grey = torch.tensor(median(inside(_grey(scan), scan.reference_mask)), device=scan.device)
     added = noise_to_add(scan, (grey / value).expand(len(scan.image)), "camera_noise")
-    draw = torch.from_numpy(rng.standard_normal(tuple(scan.image.shape), dtype=np.float32)).to(scan.device)
-    light = (scan.image / grey).clamp_(min=0).mul_(1 - READ_NOISE).add_(READ_NOISE).sqrt_()
+    draw = normals(rng, scan.image.shape, scan.device)
+    light = (scan.image * ((1 - READ_NOISE) / grey)).clamp_(min=0).add_(READ_NOISE).sqrt_()
     noisy = draw.mul_(light).mul_(added.reshape(-1, *(1,) * scan.ndim)).add_(scan.image)
     return scan.with_image(noisy.clamp_(min=0))
+
+
+def _grey(scan: Scan) -> Tensor:
+    """Mean of the channels, (*s)."""
+    return scan.image[0] if len(scan.image) == 1 else scan.image.mean(dim=0)
 
 
 def noise_gain(before: Scan, after: Scan, value: float) -> float:

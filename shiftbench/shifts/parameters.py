@@ -40,7 +40,12 @@ def field_snr(acquisition: Acquisition, value: float) -> dict[str, Any]:
 
 
 def field_relaxation(acquisition: Acquisition, value: float) -> dict[str, Any]:
-    """The acquisition with T1, T2 and T2* of a main field of `value` T, and nothing else of it (an ablation)."""
+    """The acquisition with T1, T2 and T2* of a main field of `value` T, and nothing else of it (an ablation).
+
+    The field that it has already changes nothing.
+    """
+    if value == relaxation_field_t(acquisition):
+        return dict(acquisition)
     return {**acquisition, "relaxation_t": value}
 
 

@@ -56,7 +56,7 @@ class BrainPhantom(Cohort):
     """
 
     shape: tuple[int, int, int] = (24, 128, 128)
-    spacing_mm: tuple[float, float, float] = (5.0, 1.8, 1.8)
+    spacing_mm: tuple[float, float, float] = (5.0, 1.6, 1.6)
 
     name: ClassVar[str] = "phantom/brain"
     version: ClassVar[int] = 1
@@ -96,14 +96,14 @@ class BrainPhantom(Cohort):
     reference_label: ClassVar[str] = "white_matter"
     population_keys: ClassVar[Mapping[str, tuple[float, float, float]]] = {
         "lesion_load": (1.0, 0.01, 32.0),
-        "lesion_median_mm3": (450.0, 10.0, 3000.0),
+        "lesion_median_mm3": (600.0, 10.0, 3000.0),
         "periventricular_share": (0.6, 0.0, 1.0),
         "empty_prevalence": (0.1, 0.0, 1.0),
         "age_years_added": (0.0, 0.0, 60.0),
         "head_scale": (1.0, 0.6, 1.0),
     }
     warp: ClassVar[Sequence[tuple[float, float]]] = ((80.0, 3.0), (28.0, 1.0))
-    texture_sd: ClassVar[float] = 0.03
+    texture_sd: ClassVar[float] = 0.018
     texture_mm: ClassVar[float] = 3.5
 
     def anatomy(self, case_id: str, population: Mapping[str, float]) -> Anatomy:

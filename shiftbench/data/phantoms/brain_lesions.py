@@ -19,7 +19,7 @@ LOG_SD = 0.85  # of the volume; its median is `lesion_median_mm3`
 SMALLEST_MM3, LARGEST_MM3 = 8.0, 12_000.0
 CANDIDATES = 160  # positions from which each lesion takes the one that suits it best
 # relative radius**2 up to which a shell reaches, its share of lesion; the contour is drawn at 1
-CORE, EDGE, RIM = (0.72, 1.0), (1.0, 0.7), (1.55, 0.33)
+CORE, EDGE, RIM = (0.76, 1.0), (1.0, 0.8), (1.5, 0.33)
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,14 @@ class Cohort:
     def _texture(self, rng: np.random.Generator) -> np.ndarray:
         """Two fields (2, *s), for T1, T2 and HU and for T2* and PD, correlated in three dimensions."""
         noise = rng.standard_normal((2, *self.shape), dtype=np.float32)
-        wide = {i: self.texture_mm / mm for i, (n, mm) in enumerate(zip(self.shape, self.spacing_mm, strict=True), 1) if n > 1}
-        fields = gaussian_filter(noise, list(wide.values()), mode="wrap", truncate=3.0, axes=tuple(wide)) if wide else noise
+        wide = {
+            i: self.texture_mm / mm
+            for i, (n, mm) in enumerate(zip(self.shape, self.spacing_mm, strict=True), 1)
+            if n > 1
+        }
+        fields = (
+            gaussian_filter(noise, list(wide.values()), mode="wrap", truncate=3.0, axes=tuple(wide)) if wide else noise
+        )
         sd = self.texture_sd
         return np.clip(fields * (sd / max(float(fields.std()), 1e-12)), -4 * sd, 4 * sd)
 

@@ -36,7 +36,7 @@ class Scene:
 def scene(canvas: Canvas) -> Scene:
     """How the technologist placed the stack."""
     rng = canvas.draw("scene")
-    shift = np.clip(rng.normal(0, (3, 17, 17)), (-6, -34, -34), (6, 34, 34))
+    shift = np.clip(rng.normal(0, (3, 21, 21)), (-6, -40, -40), (6, 40, 40))
     return Scene(shift + np.array([0, 2, 10]), rotation(float(np.clip(rng.normal(0, 16), -35, 35))))
 
 

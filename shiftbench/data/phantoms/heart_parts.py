@@ -170,7 +170,7 @@ def left_ventricle(canvas: Canvas, heart: Heart) -> tuple[int, ...]:
     basal, annulus = canvas.add("basal_lv", canvas.tissues[blood]), canvas.add_of("atrial_wall", "myocardium")
     inside = {name: canvas.add_of(name, "myocardium") for name in ("trabeculae", "papillary")}
     jets = _jets(canvas, "lv_cavity", blood)
-    reach = float(rng.uniform(11, 15))
+    reach = float(rng.uniform(10, 14))
     where = heart.left(canvas)
     cavity, above = heart.cavity(where), heart.above_mitral(where)
     below, slab = above < 0, (above >= 0) & (above < np.float32(reach))

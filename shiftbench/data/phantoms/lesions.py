@@ -20,10 +20,10 @@ MEDIAN_MM3 = 32_000.0  # of a tumour
 CYST_SIZE = 0.25  # volume of a cyst relative to that of a tumour
 LOG_SD = 0.6
 SMALLEST, LARGEST = 0.2, 12.0  # volumes relative to the median
-CONSPICUITY = (1.3, 1.9)  # range of the contrast to the liver, relative to the tabulated one
+CONSPICUITY = (1.8, 2.4)  # range of the contrast to the liver, relative to the tabulated one
 NEAR_CENTRE_MM = 42.0  # lesions lie this near the centre of the field of view along z, where a short stack sees them
 # relative radius**2 up to which a shell reaches, its share of tumour, its fine label; the contour is drawn at 1
-SHELLS = ((1.30, 0.32, "liver"), (1.0, 0.68, "tumour_rim"), (0.75, 1.0, "tumour"))
+SHELLS = ((1.30, 0.32, "liver"), (1.0, 0.75, "tumour_rim"), (0.75, 1.0, "tumour"))
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def _hilum(canvas: Canvas, porta: np.ndarray, scale: float, parenchyma: int) -> 
     fat = rng.uniform(0.3, 0.55)
     parts = ((canvas.tissues[parenchyma], 0.8 - fat), (TISSUES["fat"], fat), (TISSUES["blood_portal"], 0.2))
     index = canvas.add("hilum", mix(parts, "liver, fat and blood in one voxel"))
-    radii = np.array([41, 33, 45]) * scale * np.exp(rng.normal(0, 0.08, 3))
+    radii = np.array([40.5, 32, 44]) * scale * np.exp(rng.normal(0, 0.08, 3))
     box, out = ellipsoid(canvas.grid, porta, radii, rotation(rng.normal(-15, 8)))
     canvas.fill_only(box, out <= 1, index, [parenchyma])
     return index

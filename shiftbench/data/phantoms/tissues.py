@@ -166,8 +166,8 @@ def vary(tissue: Tissue, rng: np.random.Generator, *, times: float, hu: float) -
 def varied(tissue: Tissue, numbers: np.ndarray, *, times: float, hu: float) -> Tissue:
     """The tissue of one patient: T1 and T2 with a relative SD of `times`, T2* of 0.8, PD of 0.5 of it, HU with SD `hu`.
 
-    The five `numbers` are standard normal. Both field strengths move together, as they are of one patient; so do T2 and diffusion, which both grow with free
-    water. Uptake and fat are as tabulated.
+    The five `numbers` are standard normal. Both field strengths move together, as they are of one patient; so do T2 and
+    diffusion, which both grow with free water. Uptake and fat are as tabulated.
     """
     t1, t2, t2star, pd, shift = numbers.tolist()
 

@@ -125,7 +125,14 @@ class Parts:
         acquisition = source_acquisition(source, dataset, where)
         steps = acquisition_steps(target)
         protocol = {**source.protocol, **(target.protocol if target else {})}
-        check_protocol(protocol, dataset.optional_members, where)
+        check_protocol(
+            protocol,
+            dataset.optional_members,
+            where,
+            alternative_members=dataset.alternative_members,
+            structures=self.structures,
+            things=dataset.things,
+        )
         moved = self.drawing(steps, target)
         chunks = []
         for i in range(0, len(cases), CHUNK):
@@ -216,7 +223,8 @@ def selection_rule(step: PopulationStep, infos: Sequence[CaseInfo]) -> Reselecti
         tilt = step.strength[0]
     if shares is not None:
         n = min(n, sum(shares.get(value, 0) > 0 for value in _values(step, infos))) or 1
-    ess = min(MIN_ESS, float(n))  # a small part is the scenario's choice, not that of the rule
+    patients = len({info.patient_id for info in infos if shares is None or shares.get(_value(step, info), 0) > 0})
+    ess = max(2.0, min(MIN_ESS, float(n), float(patients)))  # a small part is the scenario's choice, not the rule's
     return Reselection(step.attribute, tilt, step.share, step.above, shares, cases=n, min_ess=ess)
 
 
@@ -231,11 +239,15 @@ def _favouring(step: PopulationStep, infos: Sequence[CaseInfo]) -> dict[str, flo
     return shares | {str(step.favour): shares[str(step.favour)] + strength}
 
 
+def _value(step: PopulationStep, info: CaseInfo) -> str:
+    """The attribute of a case, the site included, as text; empty where it has none."""
+    known = {**info.attributes, **({"site": info.site} if info.site else {})}
+    return str(known.get(str(step.attribute), ""))
+
+
 def _values(step: PopulationStep, infos: Sequence[CaseInfo]) -> list[str]:
     """The attribute of the cases that have it, the site included, as text."""
-    known = [{**info.attributes, **({"site": info.site} if info.site else {})} for info in infos]
-    name = str(step.attribute)
-    return [str(of[name]) for of in known if of.get(name, "") != ""]
+    return [value for info in infos if (value := _value(step, info))]
 
 
 def _keys_only(target: Target) -> tuple[PopulationStep, ...]:

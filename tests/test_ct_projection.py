@@ -14,6 +14,9 @@ from shiftbench.shifts.radon import detector, noise_variance, project, reconstru
 from shiftbench.shifts.scan import Scan
 
 
+BLOBS = ((0, 0, 14, 1.0), (8, -5, 4, 2.0), (-12, 7, 3, -0.5))  # x, y, width, height
+
+
 def rng(*names):
     return generator(0, "projection", *names)
 
@@ -37,8 +40,7 @@ def water(sigma=12.0, **kwargs):
 def phantom():
     """A smooth object without symmetry, (65, 65)."""
     y, x = np.meshgrid(*(np.arange(65) - 32.0,) * 2, indexing="ij")
-    blobs = ((0, 0, 14, 1.0), (8, -5, 4, 2.0), (-12, 7, 3, -0.5))
-    return sum(a * np.exp(-((x - u) ** 2 + (y - v) ** 2) / s**2) for u, v, s, a in blobs).astype(np.float32)
+    return sum(a * np.exp(-((x - u) ** 2 + (y - v) ** 2) / s**2) for u, v, s, a in BLOBS).astype(np.float32)
 
 
 def test_projections_are_those_of_scikit_image(phantom):
@@ -47,7 +49,14 @@ def test_projections_are_those_of_scikit_image(phantom):
     theirs = radon(phantom, theta=-np.degrees(angles.numpy()), circle=False).T  # it turns the other way
     margin = (mine.shape[1] - theirs.shape[1]) // 2
     mine = mine[:, margin : margin + theirs.shape[1]]
-    assert np.abs(mine - theirs).max() < 1e-3 * theirs.max()
+    assert np.abs(mine - theirs).max() < 0.01 * theirs.max()  # it interpolates linearly
+    bins = np.arange(detector(phantom.shape, (1.0, 1.0))[0])
+    t = (bins - bins.mean())[margin : margin + theirs.shape[1]]
+    c, s = np.cos(angles.numpy()), np.sin(angles.numpy())
+    exact = sum(
+        a * w * math.sqrt(math.pi) * np.exp(-((t - (x * c + y * s)[:, None]) ** 2) / w**2) for x, y, w, a in BLOBS
+    )
+    assert np.abs(mine - exact).max() < 4e-3 * exact.max()  # the widest goes on beyond the image
 
 
 def test_reconstruction_is_as_good_as_that_of_scikit_image(phantom):
@@ -83,7 +92,7 @@ def test_stacked_slices_are_those_of_one_at_a_time():
     angles = view_angles(stack.shape)
     rows = project(stack, (3.0, 3.0), angles)
     alone = project(stack[1:2], (3.0, 3.0), angles)
-    assert torch.allclose(rows[1:2], alone, atol=1e-2)
+    assert torch.allclose(rows[1:2], alone, atol=1e-4 * float(rows.max()))
     both = reconstruct(rows, stack.shape, (3.0, 3.0), angles), reconstruct(alone, stack.shape, (3.0, 3.0), angles)
     assert torch.allclose(both[0][1:2], both[1], atol=1e-2)
 
@@ -118,7 +127,8 @@ def test_fewer_quanta_make_the_noise_of_that_dose_in_a_round_body(percent):
     out = ct_projection.projection_dose(scan, percent, rng("dose"))
     added = float((out.image - scan.image)[:, scan.body].double().std())
     assert math.hypot(added, 12.0) == pytest.approx(12.0 * math.sqrt(100 / percent), rel=0.05)
-    assert abs(float((out.image - scan.image)[:, scan.body].mean())) < 2.0
+    draws = [ct_projection.projection_dose(scan, percent, rng("mean", str(i))).image for i in range(6)]
+    assert abs(float((torch.stack(draws) - scan.image)[:, :, scan.body].mean())) < 2.0  # the logarithm of few quanta
 
 
 def test_noise_is_higher_in_the_centre_than_at_the_edge():

@@ -437,7 +437,8 @@ def test_a_box_holds_every_voxel_whose_unwarped_position_is_in_it_and_no_shape_i
         assert grid.at_height((low[0] + high[0]) / 2, (high[0] - low[0]) / 2) or not wanted.any()
     everything = grid.box(grid.where.min(axis=(1, 2, 3)), grid.where.max(axis=(1, 2, 3)))
     assert all(part == slice(0, n) for part, n in zip(everything, grid.shape, strict=True))
-    assert not grid.at_height(grid.where[0].max() + 5.0, 4.0) and grid.at_height(grid.where[0].max() + 5.0, 6.0)
+    for height in (grid.where[0].min() - 5.0, grid.where[0].max() + 5.0):
+        assert not grid.at_height(height, 4.0) and grid.at_height(height, 6.0)
 
 
 def test_a_tissue_added_to_the_table_moves_no_other():

@@ -24,7 +24,7 @@ from shiftbench.shifts.scan import Scan
 EDGE_SD = 4.0  # a step to the next pixel beyond this many SD of that step in noise is anatomy
 RATE = 0.1  # share of a step between pixels that is evened out at a time; below 1/4 the scheme is stable
 MOST_STEPS = 200
-FEWEST = 500  # pixels of homogeneous tissue from which the noise is judged
+FEWEST = 200  # pixels of homogeneous tissue from which the noise is judged
 OCTAVES = 4
 FLAT_SD = 3.0  # detail of a band within this many SD of its noise is no edge
 
@@ -102,7 +102,7 @@ class NoiseLeft:
         planes, padded = mirrored(scan.image[:1], spacing)
         details = torch.stack([filtered(planes, band, shape)[0] for band in _octaves(padded, kernel)])
         sd = torch.tensor([mean_power(self.noise * band, self.width) ** 0.5 for band in bands], device=scan.device)
-        limit = FLAT_SD * noise_sigma(scan)[0] * sd.to(details).reshape(-1, *(1,) * scan.ndim)
+        limit = FLAT_SD * float(noise_sigma(scan)[0]) * sd.to(details).reshape(-1, *(1,) * scan.ndim)
         edge = (details.abs() > limit).any(dim=0).reshape(-1, 1, *shape[-2:]).float()
         self.flat = scan.body & (functional.max_pool2d(edge, 3, 1, 1) == 0).reshape(shape)
         if count(self.flat) < FEWEST:
@@ -110,13 +110,14 @@ class NoiseLeft:
                 "there is no homogeneous tissue in the image", where="ct_iterative", remedy="leave out this case"
             )
         seen = inside(details, self.flat).double()  # (bands, n)
-        self.fit = torch.linalg.solve(seen @ seen.T, seen)
+        self.seen, self.gram = seen, seen @ seen.T
         self.cross = _cross_power(self.noise, bands, self.width)
 
     def __call__(self, image: Tensor) -> float:
         """SD of the noise left in the first channel of `image` (c, *s), over that of the scan."""
         removed = inside(self.image - image[0], self.flat).double()
-        kept = torch.cat([torch.ones(1, dtype=torch.float64, device=removed.device), -(self.fit @ removed)])
+        shares = torch.linalg.solve(self.gram, self.seen @ removed)
+        kept = torch.cat([torch.ones(1, dtype=torch.float64, device=removed.device), -shares])
         return float(kept @ self.cross.to(kept) @ kept) ** 0.5
 
     def step_sd(self) -> list[float]:

@@ -95,13 +95,14 @@ def polyenergetic(lengths: Mapping[str, Tensor], kvp: float, filter_cm: float = 
     return -(passed + LEAST_TRANSMISSION).log()
 
 
-def _lengths(scan: Scan, angles: Tensor) -> dict[str, Tensor]:
-    """Path in cm through water and through bone of every ray, from the CT numbers."""
+def _lengths(scan: Scan, angles: Tensor, *more: Tensor) -> dict[str, Tensor]:
+    """Path in cm through water and through bone of every ray, from the CT numbers, and through `more` (1, h, w)."""
     relative, hu = _planes(scan), scan.image.flatten(0, -3)
     bone = ((hu - BONE_FROM_HU) / (BONE_HU - BONE_FROM_HU)).clamp(0, 1)
     water = (relative - bone * BONE_RELATIVE).clamp(min=0)
-    both = project(torch.cat((water, bone)), scan.spacing_or_pixels, angles) * CM
-    return {"water": both[: len(hu)], "bone": both[len(hu) :]}
+    paths = project(torch.cat((water, bone, *more)), scan.spacing_or_pixels, angles).clamp_(min=0).mul_(CM)
+    names = ("water", "bone", "steel")[: 2 + len(more)]
+    return dict(zip(names, paths.split([len(hu), len(hu), *(1 for _ in more)]), strict=True))
 
 
 def beam_hardening(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
@@ -181,10 +182,11 @@ def metal(scan: Scan, value: float, rng: np.random.Generator) -> Scan:
         return scan
     rods = _rods(scan, where)
     angles = view_angles(scan.shape, scan.device)
-    lengths = _lengths(scan, angles)
-    path = project(rods[None], scan.spacing_or_pixels, angles)
-    without = polyenergetic(lengths, _tube(scan))
-    extra = polyenergetic({**lengths, "steel": (path * CM).expand_as(without)}, _tube(scan)) - without
+    lengths = _lengths(scan, angles, rods[None])
+    path = lengths["steel"] / CM
+    lengths["steel"] = lengths["steel"].expand_as(lengths["water"])
+    without = polyenergetic({name: lengths[name] for name in ("water", "bone")}, _tube(scan))
+    extra = polyenergetic(lengths, _tube(scan)) - without
     water = ct.attenuation("water", _tube(scan)) * CM
     factor = (extra * path).sum() / (path.square().sum() * len(extra))
     error = reconstruct(extra - factor * path, scan.shape, scan.spacing_or_pixels, angles, mtf50=kernel_mtf50(scan))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shiftbench.shifts.ct_image import mtf
 
+FINE_POWERS = 16
 CHUNK_SAMPLES = 2**23  # bilinear samples held at a time
 
 
@@ -33,20 +34,61 @@ def project(image: Tensor, spacing: tuple[float, ...], angles: Tensor) -> Tensor
     """Line integrals (b, a, n) along parallel rays, in units of `image` (b, h, w) times mm; 0 outside the image.
 
     Bin k of n lies at t = (k - (n - 1) / 2) * step from the centre of the image, along (cos, sin) of the angle, with
-    columns to the right and rows downwards. Rays are sampled at the bins' distance with bilinear interpolation.
+    columns to the right and rows downwards. The image is its Fourier series along its rows (or columns, whichever is
+    further from the rays): a projection is a shear, a sum over the other axis, and a Fourier sum at the bins, up to
+    the highest frequency that the bins carry. The first and last are matrix products over all slices at once.
     """
     n, step = detector(tuple(image.shape), spacing)
-    at = (torch.arange(n, device=image.device) - (n - 1) / 2) * step
-    half = [(size - 1) / 2 * mm for size, mm in zip(image.shape[-2:], spacing[-2:], strict=True)]
+    at = (torch.arange(n, device=image.device, dtype=torch.float64) - (n - 1) / 2) * step
+    c, s = torch.cos(angles.double()), torch.sin(angles.double())
+    steep = c.abs() >= s.abs()  # rays that are closer to the columns
     out = image.new_empty(len(image), len(angles), n)
-    for views in _chunks(len(angles), len(image) * n * n):
-        c, s = (f(angles[views])[:, None, None] for f in (torch.cos, torch.sin))
-        x, y = at * c - at[:, None] * s, at * s + at[:, None] * c  # (views, ray, bin)
-        grid = torch.stack((x / half[1], y / half[0]), dim=-1)
-        planes = image[None].expand(len(grid), *image.shape)
-        sampled = torch.nn.functional.grid_sample(planes, grid, padding_mode="zeros", align_corners=True)
-        out[:, views] = sampled.sum(dim=2).transpose(0, 1) * step
+    for views, across, along, flip in ((steep, c, s, False), (~steep, s, c, True)):
+        index = torch.nonzero(views).flatten()
+        planes = image.transpose(-1, -2) if flip else image
+        mm = (spacing[-1], spacing[-2]) if flip else (spacing[-2], spacing[-1])
+        for chunk in _chunks(len(index), n * planes.shape[-1] * 2):
+            which = index[chunk]
+            out[:, which] = _sheared(planes, mm, at, across[which], along[which])
     return out
+
+
+def _sheared(image: Tensor, mm: tuple[float, float], at: Tensor, across: Tensor, along: Tensor) -> Tensor:
+    """Projections (b, a, n) of an image (b, h, w) at t = x across + y along, with |across| >= |along|.
+
+    Args:
+        image: (b, h, w).
+        mm: spacing of rows and columns.
+        at: t of the bins, (n,), float64.
+        across: cosine of the angle between detector and rows, (a,), float64.
+        along: its sine, (a,), float64.
+    """
+    h, w = image.shape[-2:]
+    step, reach = float(at[1] - at[0]), float(at[-1])
+    period = math.ceil(math.sqrt(2) * (reach + step) / mm[1] + h * mm[0] / (2 * mm[1]) + w / 2)
+    series = torch.fft.rfft(image, n=period).permute(2, 1, 0).contiguous()  # (u, h, b)
+    n, du = min(len(series), int(period * mm[1] / (2 * step)) + 2), 1 / (period * mm[1])
+    y = (torch.arange(h, device=at.device, dtype=torch.float64) - (h - 1) / 2) * mm[0]
+    summed = _powers(-du * (along / across)[:, None] * y, n) @ series[:n]  # (u, a, b)
+    u = torch.arange(n, device=at.device)[:, None] * du
+    weight = (2.0 - (u == 0).double()) * (u <= across.abs() / (2 * step)) * (mm[0] / (period * across.abs()))
+    summed *= weight.to(image.dtype)[..., None]
+    first = (w - 1) / 2 * mm[1]  # by which the first column is left of the centre
+    waves = _powers(du * (at / across[:, None] + first), n)  # (u, a, n)
+    return (summed.permute(1, 2, 0) @ waves.transpose(0, 1)).real.transpose(0, 1)
+
+
+def _powers(turns: Tensor, n: int) -> Tensor:
+    """exp(2 pi i k turns), k = 0 to n - 1, complex64 (n, *turns); a product of coarse and of fine ones."""
+
+    def waves(factors: Tensor) -> Tensor:
+        many = factors.to(turns).reshape(-1, *(1,) * turns.ndim) * turns
+        angle = (many - many.round()).to(torch.float32) * (2 * math.pi)
+        return torch.complex(angle.cos(), angle.sin())
+
+    coarse = math.ceil(n / FINE_POWERS)
+    low, high = waves(torch.arange(FINE_POWERS)), waves(torch.arange(coarse) * FINE_POWERS)
+    return (high[:, None] * low).flatten(0, 1)[:n]
 
 
 def backproject(rows: Tensor, shape: tuple[int, ...], spacing: tuple[float, ...], angles: Tensor) -> Tensor:

@@ -258,7 +258,7 @@ def sub_structures(study: Study, model: UNet, test: range) -> list[str]:
             name = study.structures[j]
             cells = (agreement[j], own[j], under[j], 100 * (own[j] - under[j]), share)
             rows.append(
-                f"{rule:14s}{structure:14s}{state:>11s}  {name:14s}"
+                f"{rule:16s}{structure:14s}{state:>11s}  {name:14s}"
                 + "".join(f"{cell:10.1f}" if i == 3 else f"{cell:10.3f}" for i, cell in enumerate(cells))
             )
     return rows
@@ -417,7 +417,9 @@ def main() -> None:
         print(
             line(study, "logistic regr.", logistic_regression(study, training, test), None, time.perf_counter() - start)
         )
-    print("\nrule          of                  drawn  changes        agreement    source     other  cost/pt    called")
+    print(
+        "\nrule            of                  drawn  changes        agreement    source     other  cost/pt    called"
+    )
     print("\n".join(sub_structures(study, model, test)))
 
 

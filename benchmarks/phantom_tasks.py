@@ -126,7 +126,7 @@ TASKS: dict[str, Task] = {
         oversampled="lesion",
         margin_of="ventricles",
         source=BRAIN,
-        grids={"2d": ((24, 128, 128), (5.0, 1.6, 1.6), (1, 2, 2)), "3d": ((32, 96, 96), (4.0, 2.15, 2.15), (1, 2, 2))},
+        grids={"2d": ((24, 128, 128), (5.0, 1.6, 1.6), (1, 2, 2)), "3d": ((32, 96, 96), (4.0, 2.1, 2.1), (1, 2, 2))},
         shifts=_shifted(
             BRAIN,
             {

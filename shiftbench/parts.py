@@ -224,7 +224,8 @@ def selection_rule(step: PopulationStep, infos: Sequence[CaseInfo]) -> Reselecti
     if shares is not None:
         n = min(n, sum(shares.get(value, 0) > 0 for value in _values(step, infos))) or 1
     patients = len({info.patient_id for info in infos if shares is None or shares.get(_value(step, info), 0) > 0})
-    ess = max(2.0, min(MIN_ESS, float(n), float(patients)))  # a small part is the scenario's choice, not the rule's
+    # A small part is the scenario's choice, not the rule's; patients with unlike numbers of cases count for less.
+    ess = max(1.5, min(MIN_ESS, 0.75 * min(n, patients)))
     return Reselection(step.attribute, tilt, step.share, step.above, shares, cases=n, min_ess=ess)
 
 

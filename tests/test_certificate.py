@@ -63,7 +63,7 @@ def test_an_operator_that_misses_its_value_is_a_breach():
     off = table.assign(achieved=table["achieved"] * 1.2)
     off["error"] = (off["achieved"] / off["value"] - 1).abs()
     (breach,) = effects.breaches(operator, off)
-    assert "rician_noise: 48" in breach and "instead of 40" in breach and "(allowed 5%)" in breach
+    assert breach.startswith("rician_noise: ") and "% off (allowed 5%)" in breach
 
 
 def test_an_operator_that_is_not_monotone_is_a_breach():

@@ -276,7 +276,9 @@ def test_every_image_operator_is_monotone_keeps_the_identity_and_its_certificate
             if scan.ndim == 2 and "volume" in row.requires:
                 continue
             function, measured = resolve(row.function), []
-            assert function(scan, scan.slice_mm if row.unit == "mm" else row.identity, rng("certificate", index)) is scan, row.name
+            assert (
+                function(scan, scan.slice_mm if row.unit == "mm" else row.identity, rng("certificate", index)) is scan
+            ), row.name
             values = [6.0, 7.0, 8.0, 10.0, 12.0] if row.unit == "mm" else row.levels
             for value in values:
                 after = function(scan, value, rng("certificate", index))

@@ -18,10 +18,13 @@ from shiftbench.shifts.steps import shifted
 from shiftbench.types import Family
 
 SEED = 11
-KEEPS_MEAN = ("in_plane_resolution", "ghosting", "slice_thickness", "vendor_filter", "distortion")
+KEEPS_MEAN = ("in_plane_resolution", "slice_thickness", "vendor_filter", "distortion")
 IN_MM = ("bias_field", "in_plane_resolution", "slice_thickness", "distortion", "susceptibility_void")
-# they add or remove content on purpose, or are mistakes of a pipeline: no shift of the image can be told
-NO_CENTROID = ("wrap_around", "fov_truncation", "spike", "metal", "susceptibility_void", "gamma", "gamma_bright")
+# they add, remove or shade content on purpose, so that a registration would tell that and no displacement
+NO_CENTROID = (
+    *("wrap_around", "ct_fov_truncation", "spike", "ct_metal", "susceptibility_void"),
+    *("gamma", "gamma_bright", "bias_field", "ct_beam_hardening"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,19 +73,38 @@ def checks(operators: list[str]) -> Iterator[Check]:
             yield from _centroid(operator)
 
 
-def blob(shape: tuple[int, ...], spacing: tuple[float, ...], *, ringless: bool = True) -> np.ndarray:
+def blob(shape: tuple[int, ...], spacing: tuple[float, ...]) -> np.ndarray:
     """A smooth head-like object of 400 with an inner core of 600 and a dark cyst, float32 (*s), centred in mm."""
     axes = [(np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape, spacing, strict=True)]
     mesh = np.meshgrid(*axes, indexing="ij")
     extent = [n * mm for n, mm in zip(shape, spacing, strict=True)]
     radius = np.sqrt(sum((m / (0.36 * e)) ** 2 for m, e in zip(mesh, extent, strict=True)))
-    edge = 12.0 if ringless else 60.0
-    body = 400 / (1 + np.exp(np.clip(edge * (radius - 1), -50, 50)))
+    body = 400 / (1 + np.exp(np.clip(12.0 * (radius - 1), -50, 50)))
     core = 200 * np.exp(-0.5 * (radius / 0.35) ** 2)
     shift = [m - 0.12 * e for m, e in zip(mesh, extent, strict=True)]
     cyst = -250 * np.exp(-0.5 * sum((s / (0.07 * e)) ** 2 for s, e in zip(shift, extent, strict=True)))
     image = body + core + cyst
     return np.where(image < 1, 0, image).astype(np.float32)
+
+
+def dots(shape: tuple[int, ...], spacing: tuple[float, ...]) -> np.ndarray:
+    """A body of 300 with Gaussian dots of an SD of 1.8 mm, which a grid of 1.5 mm still samples, float32 (*s)."""
+    axes = [(np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape, spacing, strict=True)]
+    extent = [n * mm for n, mm in zip(shape, spacing, strict=True)]
+    rng = np.random.default_rng(SEED)
+    image = 300 * _separable([np.exp(-((a / (0.3 * e)) ** 4)) for a, e in zip(axes, extent, strict=True)])
+    for _ in range(40):
+        centre = [rng.uniform(-0.22, 0.22) * e for e in extent]
+        image += 200 * _separable([np.exp(-0.5 * ((a - c) / 1.8) ** 2) for a, c in zip(axes, centre, strict=True)])
+    return image.astype(np.float32)
+
+
+def _separable(profiles: list[np.ndarray]) -> np.ndarray:
+    """Outer product of one profile per axis, (*s)."""
+    image = profiles[0]
+    for profile in profiles[1:]:
+        image = image[..., None] * profile
+    return image
 
 
 def _rician() -> Iterator[Check]:
@@ -189,13 +211,16 @@ def _mean_signal(operator: Operator) -> Iterator[Check]:
 
 
 def _grid_independence(operator: Operator) -> Iterator[Check]:
-    """The same object on a grid twice as fine in-plane: what the operator did to it has to be the same."""
+    """The same object on a grid twice as fine in-plane: the operator has to do the same to it.
+
+    Means over the finer pixels are smoother than the coarse ones, so the strength may differ by 15 %.
+    """
     coarse, fine = (2.0, 1.5, 1.5), (2.0, 0.75, 0.75)
     shape = (40, 96, 96)
     effects = []
     for spacing, size in ((coarse, shape), (fine, (40, 192, 192))):
-        image = _object(operator, spacing, size)
-        value = value_at(operator, 4)
+        image = dots(size, spacing)
+        value = value_at(operator, 5)
         out = apply(operator.name, image, value=value, spacing_mm=spacing, seed=SEED, modality=_modality(operator))
         change = (out - image).astype(np.float64)
         effects.append(change.reshape(40, 96, size[1] // 96, 96, size[2] // 96).mean(axis=(2, 4)))
@@ -203,7 +228,7 @@ def _grid_independence(operator: Operator) -> Iterator[Check]:
     agreement = float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
     yield Check("same effect on a finer grid, correlation", operator.name, 1.0, agreement, "", 0.03)
     strength = float(np.linalg.norm(other) / np.linalg.norm(one))
-    yield Check("same effect on a finer grid, strength", operator.name, 1.0, strength, "x", 0.1)
+    yield Check("same effect on a finer grid, strength", operator.name, 1.0, strength, "x", 0.15)
 
 
 def _has_centroid(operator: Operator) -> bool:

@@ -217,8 +217,8 @@ def _inner(canvas: Canvas, age: float) -> Inner:
 
 
 def _thickness(canvas: Canvas, age: float) -> float:
-    """Thickness of the cortex in mm: 2.6 (SD 0.12) at 20 years, 0.004 less each year."""
-    return float(2.6 + 0.12 * canvas.draw("cortex").standard_normal() - 0.004 * (age - YOUNGEST))
+    """Thickness of the cortex in mm: 2.85 (SD 0.12) at 20 years, 0.004 less each year."""
+    return float(2.85 + 0.12 * canvas.draw("cortex").standard_normal() - 0.004 * (age - YOUNGEST))
 
 
 def _brain(

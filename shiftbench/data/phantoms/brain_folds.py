@@ -102,7 +102,7 @@ class Surface:
 
     def hull_mm(self, points: np.ndarray) -> np.ndarray:
         """Signed distance (n,) to the smooth hull of a young cerebrum, negative inside: vault and temporal lobes."""
-        z, y, x = points * np.float32(1 / self.size)[:, None]
+        z, y, x = points * (1 / self.size)[:, None]
         narrow = x / (1 - 1.1e-5 * (y - 25) ** 2).clip(0.6)  # an egg, narrower in front
         blunt = y * (0.86 + 0.14 / 84**2 * np.minimum(y * y, 1e4))
         low = (z - 6) * np.where(z < 6, np.float32(64 / 38), np.float32(1)) + 6  # a flat base
@@ -112,7 +112,7 @@ class Surface:
 
     def fissures_mm(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Distances (n,) to the mid-plane of the interhemispheric fissure, and to the other fissures and cisterns."""
-        z, y, x = points * np.float32(1 / self.size)[:, None]
+        z, y, x = points * (1 / self.size)[:, None]
         side = np.abs(x)
         uneven = self.wander.value(points)
         bent = x + np.float32(0.8) * uneven

@@ -169,17 +169,17 @@ def train(study: Study, images: list[np.ndarray], references: list[np.ndarray], 
 
 def augmented(x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Rotation of 10 degrees, scale of 12 % and translation of 6 % at most, in the axial plane."""
-    n, dims = len(x), x.ndim - 2
+    n, (h, w) = len(x), x.shape[-2:]
     angle, scale = np.radians(rng.uniform(-10, 10, n)), np.exp(rng.uniform(-0.12, 0.12, n))
-    theta = np.zeros((n, dims, dims + 1), np.float32)  # rows in (x, y[, z]) order
+    theta = np.zeros((n, 2, 3), np.float32)  # rows in (x, y) order
     theta[:, 0, 0] = theta[:, 1, 1] = np.cos(angle) * scale
     theta[:, 0, 1], theta[:, 1, 0] = -np.sin(angle) * scale, np.sin(angle) * scale
-    theta[:, :2, -1] = rng.uniform(-0.12, 0.12, (n, 2))
-    if dims == 3:
-        theta[:, 2, 2] = 1
-    grid = F.affine_grid(torch.from_numpy(theta), list(x.shape), align_corners=False)
-    labels = F.grid_sample(y[:, None].float(), grid, mode="nearest", align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False), labels[:, 0].long()
+    theta[:, :, -1] = rng.uniform(-0.12, 0.12, (n, 2))
+    grid = F.affine_grid(torch.from_numpy(theta), [n, 1, h, w], align_corners=False)
+    planes, drawn = x.view(n, -1, h, w), y.view(n, -1, h, w).float()  # slices as channels
+    images = F.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+    labels = F.grid_sample(drawn, grid, mode="nearest", align_corners=False)
+    return images.view(x.shape), labels.view(y.shape).long()
 
 
 def dice_and_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

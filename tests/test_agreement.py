@@ -15,7 +15,7 @@ from shiftbench.graph import Plan, Unit
 from shiftbench.report import figures, results
 from shiftbench.report.leaderboard import leaderboard
 from shiftbench.report.tables import markdown
-from shiftbench.spec import load_scenario
+from shiftbench.spec import Step, Target, load_scenario
 from shiftbench.store import Store
 
 LIVER, TUMOUR = 1, 2
@@ -78,6 +78,31 @@ def test_agreement_is_averaged_over_structures_then_cases_then_patients(run):
     a, b, c = (1 + (2 / 3 + 1 / 2) / 2) / 2, 1 / 2, 1 / 2
     assert table.loc[("hilum-in", "all"), "agreement"] == pytest.approx((a + b + c) / 3, abs=1e-12)
     assert table.loc[("hilum-in", "liver"), "agreement"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2 + 1) / 3, abs=1e-12)
+
+
+def test_the_change_of_volume_and_the_shift_of_the_surface_stand_beside_it(run):
+    table = run.domain("hilum-in", "annotation", TARGET).agreement()
+    liver = table.loc[("hilum-in", "liver")]
+    assert liver["volume_change_percent"] == pytest.approx(((0 + 100) / 2 + 200 + 0) / 3)
+    assert 0 < liver["shift_mean_mm"] <= liver["shift_p95_mm"]
+    assert np.isnan(table.loc[("hilum-in", "all"), "volume_change_percent"])
+
+
+def test_a_target_that_moves_the_anatomy_has_no_agreement(run):
+    scenario = run.scenario.model_copy(
+        update={
+            "target": (
+                Target(
+                    name="hilum-in",
+                    family="combined",
+                    acquisition=(Step(operator="distortion", levels=(3.0,)),),
+                    protocol={"hilum": "included"},
+                ),
+            )
+        }
+    )
+    run.scenario = scenario
+    assert run.domain("hilum-in", "combined", TARGET).agreement().empty
     assert table.loc[("hilum-in", "tumour"), "agreement"] == pytest.approx(((1 + 1 / 2) / 2 + 0) / 2, abs=1e-12)
     assert table["n_patients"].tolist() == [3, 2, 3]
     assert (table["low"] < table["agreement"]).all() and (table["agreement"] < table["high"]).all()

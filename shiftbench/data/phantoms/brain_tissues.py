@@ -39,15 +39,15 @@ BRAIN_TISSUES: dict[str, Tissue] = {
         (1197, 1607), (95, 99), (84, 66), 0.82, (38, 40, 42, 40), "Wright 2008; Stanisz 2005; Peters 2007", adc=0.85
     ),
     "caudate": Tissue(
-        (1109, 1395), (93, 83), (60, 38), 0.82, (38, 40, 42, 40), "Wright 2008; T2, T2* typical", adc=0.75
+        (1109, 1395), (96, 86), (60, 38), 0.82, (38, 40, 42, 40), "Wright 2008; T2, T2* typical", adc=0.75
     ),
     "putamen": Tissue(
-        (1084, 1332), (88, 77), (55.5, 31.5), 0.82, (38, 40, 42, 40), "Wright 2008; Peters 2007; T2 typical", adc=0.75
+        (1084, 1332), (92, 81), (55.5, 31.5), 0.82, (38, 40, 42, 40), "Wright 2008; Peters 2007; T2 typical", adc=0.75
     ),
     "thalamus": Tissue(
-        (950, 1190), (89, 83), (62, 46), 0.79, (36, 38, 40, 38), "typical, between grey and white", adc=0.75
+        (950, 1190), (93, 87), (62, 46), 0.79, (36, 38, 40, 38), "typical, between grey and white", adc=0.75
     ),
-    "pallidum": Tissue((780, 960), (66, 55), (40, 22), 0.74, (39, 41, 43, 41), "typical, iron", adc=0.75),
+    "pallidum": Tissue((780, 960), (68, 57), (40, 22), 0.74, (39, 41, 43, 41), "typical, iron", adc=0.75),
     "hippocampus": Tissue(
         (1150, 1480), (105, 102), (80, 60), 0.83, (38, 40, 42, 40), "typical, brighter than cortex in FLAIR", adc=0.85
     ),

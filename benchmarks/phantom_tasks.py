@@ -122,11 +122,11 @@ TASKS: dict[str, Task] = {
     ),
     "brain": Task(
         cohort="shiftbench.data.phantoms.brain:BrainPhantom",
-        weights={"grey_matter": 1.0, "ventricles": 2.0, "deep_grey": 4.0, "lesion": 3.0},
+        weights={"grey_matter": 1.0, "ventricles": 3.0, "deep_grey": 5.0, "lesion": 3.0},
         oversampled="lesion",
         margin_of="ventricles",
         source=BRAIN,
-        grids={"2d": ((24, 128, 128), (5.0, 1.6, 1.6), (1, 2, 2)), "3d": ((32, 96, 96), (4.0, 2.1, 2.1), (1, 2, 2))},
+        grids={"2d": ((24, 128, 128), (4.0, 1.6, 1.6), (1, 2, 2)), "3d": ((32, 96, 96), (4.0, 2.1, 2.1), (1, 2, 2))},
         shifts=_shifted(
             BRAIN,
             {

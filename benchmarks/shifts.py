@@ -41,6 +41,8 @@ VOLUME, BATCH = (1, 128, 128, 128), (16, 256, 256)
 CHAIN = ("slice_thickness", "rigid_motion", "in_plane_resolution", "ghosting", "spike", "rician_noise")
 
 Call = Callable[[Tensor], object]
+Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def torchio_counterparts() -> dict[str, tio.Transform]:
@@ -108,16 +110,16 @@ def own_call(operator: Operator, image: Tensor, spacing: tuple[float, ...]) -> C
     return call
 
 
-def seconds(calls: dict[str, Call], image: Tensor, repeats: int) -> dict[str, float]:
+def seconds(calls: dict[str, Call], image: Tensor, repeats: int, clock: Clock) -> dict[str, float]:
     """Median seconds of each call, alternating."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             _wait(image)
-            start = time.perf_counter()
+            start = clock()
             call(image)
             _wait(image)
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
@@ -148,7 +150,9 @@ def _kb(status: Path, key: str) -> int:
     return int(line.split()[1])
 
 
-def compare(operator: Operator, shape: tuple[int, ...], device: str, repeats: int) -> dict[str, tuple[float, float]]:
+def compare(
+    operator: Operator, shape: tuple[int, ...], device: str, repeats: int, clock: Clock
+) -> dict[str, tuple[float, float]]:
     """Library -> (seconds, MB) of an operator and its counterparts on one kind of image."""
     hu = operator.modalities == ("ct",)
     image = picture(shape, hu=hu).to(device)
@@ -171,7 +175,7 @@ def compare(operator: Operator, shape: tuple[int, ...], device: str, repeats: in
                 raise
             print(f"({operator.name}: {name} cannot do {shape}: {type(error).__name__})")
             del calls[name]
-    times = seconds(calls, image, repeats)
+    times = seconds(calls, image, repeats, clock)
     return {name: (times[name], peak_mb(call, image)) for name, call in calls.items()}
 
 
@@ -197,21 +201,28 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu: seconds of all threads (busy machine)"
+    )
+    parser.add_argument("--counterparts", action="store_true", help="only operators that another library has too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
     names = options.operators or [name for name, op in OPERATORS.items() if op.kind == "image"]
+    if options.counterparts:
+        others = {*torchio_counterparts(), *monai_counterparts()}
+        names = [name for name in names if name in others]
     ratios = []
     print(
         f"torch {torch.__version__}, torchio {tio.__version__}, {options.device}, {options.threads} threads, ", end=""
     )
-    print(f"severity {LEVEL}, median of {options.repeats}\n")
+    print(f"severity {LEVEL}, {options.clock} time, median of {options.repeats}\n")
     for title, shape in (("128 x 128 x 128", VOLUME), ("16 slices of 256 x 256", BATCH)):
         print(f"## {title}\n")
         print("| operator | ours ms | TorchIO ms | MONAI ms | fastest other / ours | ours MB | TorchIO MB | MONAI MB |")
         print("|---|---|---|---|---|---|---|---|")
         for name in names:
-            found = compare(OPERATORS[name], shape, options.device, options.repeats)
+            found = compare(OPERATORS[name], shape, options.device, options.repeats, CLOCKS[options.clock])
             if not found:
                 continue
             others = [found[k][0] for k in ("torchio", "monai") if k in found]

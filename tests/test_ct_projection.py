@@ -13,7 +13,6 @@ from shiftbench.shifts import ct, ct_image, ct_projection
 from shiftbench.shifts.radon import detector, noise_variance, project, reconstruct, view_angles
 from shiftbench.shifts.scan import Scan
 
-
 BLOBS = ((0, 0, 14, 1.0), (8, -5, 4, 2.0), (-12, 7, 3, -0.5))  # x, y, width, height
 
 

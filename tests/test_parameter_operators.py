@@ -115,6 +115,7 @@ def test_the_ablations_of_the_field_take_one_thing_each():
     nominal = check_acquisition({"b1_percent": 5.0, "fat_shift_mm": 1.5})
     snr, relaxation = parameters.field_snr(nominal, 3.0), parameters.field_relaxation(nominal, 3.0)
     assert {k for k in snr if snr[k] != nominal[k]} == {"snr"} and snr["snr"] == 2 * nominal["snr"]
+    assert parameters.field_relaxation(nominal, nominal["field_t"]) == nominal
     assert set(relaxation) - set(nominal) == {"relaxation_t"} and parameters.relaxation_field_t(relaxation) == 3
     assert {k: v for k, v in relaxation.items() if k in nominal} == nominal
 
@@ -294,7 +295,7 @@ def test_each_sequence_has_its_own_defaults_of_known_keys_and_their_equation():
         ({"sequence": "fse", "etl": 8.5}, "whole number"),
         ({"renoise": True}, "whole number"),
         ({"vendor": "G"}, "known: A, B"),
-        ({"modality": "ct", "recon": "fbp"}, "image, projection"),
+        ({"modality": "ct", "phase": "venous"}, "portal_venous"),
         ({"modality": "ct", "kernel_mtf50_lp_mm": 3}, "0.1 to 1.2 lp/mm"),
         ({"modality": "ct", "tr_ms": 3}, "unknown key 'tr_ms'"),
         ({"flip_deg": math.nan}, "0.5 to 180 degrees"),

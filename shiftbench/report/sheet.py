@@ -26,6 +26,7 @@ class Cell:
         caption: what the shift achieved, printed beneath; may have several lines.
         reason: why there is no image.
         difference: the image is a difference, shown in blue and red.
+        window: limits of grey; by default those of the first image of its column.
     """
 
     image: np.ndarray | None
@@ -34,6 +35,7 @@ class Cell:
     caption: str = ""
     reason: str = ""
     difference: bool = False
+    window: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,9 @@ def _height(cell: Cell) -> float:
 
 def _windows(cells: Sequence[Sequence[Cell]], window: str) -> list[tuple[float, float]]:
     lines = cells if window == "row" else list(zip(*cells, strict=True))
+    given = next((cell.window for line in lines for cell in line if cell.window is not None), None)
+    if given is not None:
+        return [given] * len(lines)
     first = [
         next((cell.image for cell in line if cell.image is not None and not cell.difference), None) for line in lines
     ]

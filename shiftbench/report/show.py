@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ from shiftbench.graph import Options
 from shiftbench.materialise import acquired, drawn
 from shiftbench.report.planes import picture, pixel, plane, richest
 from shiftbench.report.sheet import Cell, contact_sheet
-from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
+from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS, LabelPolicy
 from shiftbench.shifts.acquisition import moved_labels
 from shiftbench.spec import Scenario, Step, Target
 from shiftbench.types import Dataset, Family
 
 # endings of the names of measured quantities -> the unit that they stand for
+ACRONYMS = {
+    name.lower(): name for name in ("SNR", "FWHM", "NRMSE", "INU", "MTF", "TE", "TR", "TI", "CNR", "GSR", "FOV")
+}
 UNITS = {
     "_percent": "%",
     "_mm": "mm",
@@ -53,8 +57,9 @@ def severities(scenario: Scenario, shift: str, options: Options, *, patients: in
     subtitle = f"{scenario.dataset}, source '{scenario.source[0].name}'"
     labels = [label for label, _ in settings]
     coronal = shift in OPERATORS and "volume" in OPERATORS[shift].requires  # slices are seen from the side
-    targets = [t for _, t in settings]
-    return _sheet(scenario, targets, labels, options, patients, title, subtitle, wide=wide, coronal=coronal)
+    bare = patients > 1 and shift in OPERATORS and OPERATORS[shift].policy is LabelPolicy.INVARIANT
+    targets, looks = [t for _, t in settings], {"wide": wide, "coronal": coronal, "bare": bare}
+    return _sheet(scenario, targets, labels, options, patients, title, subtitle, **looks)
 
 
 def _operator_settings(name: str) -> list[tuple[str, Target | None]]:
@@ -102,6 +107,7 @@ def _sheet(
     *,
     wide: bool,
     coronal: bool = False,
+    bare: bool = False,
 ) -> Figure:
     source = scenario.source[0]
     dataset = dataset_ref(scenario, source.dataset or scenario.dataset, options.folders, options.roots).open()
@@ -111,6 +117,8 @@ def _sheet(
         [_cell(scenario, dataset, case, z, target, coronal) for case, z in zip(chosen, at, strict=True)]
         for target in targets
     ]
+    if bare:  # the reference stays as it is: one patient with contours tells it, the others show the image
+        rows = [rows[0], *([*(replace(cell, references=()) for cell in row[:-1]), row[-1]] for row in rows[1:])]
     chosen = [*chosen, f"{chosen[0]}: change"]
     rows = [[*row, _difference(row[0], rows[0][0])] for row in rows]
     structures = list(scenario.structures)
@@ -148,7 +156,9 @@ def _cell(scenario: Scenario, dataset: Dataset, case: str, at: int, target: Targ
         (name, plane(masks, at, geometry, coronal=coronal)) for name, masks in zip(names, drawings, strict=False)
     ]
     size = pixel(geometry.spacing, coronal=coronal)
-    return Cell(picture(image, at, geometry, coronal=coronal), references, size, _caption(measured, target))
+    window = scenario.window if acquisition["modality"] == "ct" else None
+    shown = picture(image, at, geometry, coronal=coronal)
+    return Cell(shown, references, size, _caption(measured, target), window=window)
 
 
 def _caption(measured: Mapping[str, Any], target: Target | None) -> str:
@@ -161,7 +171,6 @@ def _caption(measured: Mapping[str, Any], target: Target | None) -> str:
 
 def _words(quantity: str, value: float) -> str:
     """A measured quantity in words: its name ends with its unit."""
-    for ending, unit in UNITS.items():
-        if quantity.endswith(ending):
-            return f"{quantity.removesuffix(ending).replace('_', ' ')} {value:.3g} {unit}".strip()
-    return f"{quantity.replace('_', ' ')} {value:.3g}"
+    ending = next((ending for ending in UNITS if quantity.endswith(ending)), "")
+    name = " ".join(ACRONYMS.get(word, word) for word in quantity.removesuffix(ending).split("_"))
+    return f"{name} {value:.3g} {UNITS.get(ending, '')}".strip()

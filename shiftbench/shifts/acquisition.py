@@ -146,7 +146,7 @@ def _settings(nominal: Mapping[str, Any], steps: Ordered) -> tuple[dict[str, Any
             )
         if operator.kind == "parameter":
             table = resolve(operator.function)(table, step.value)
-            reached = table[operator.measure.removeprefix("setting:")]
+            reached = table.get(operator.measure, step.value)
             measured[operator.achieved] = float(reached) if isinstance(reached, int | float) else step.value
     return table, measured
 

@@ -26,7 +26,7 @@ def rigid_motion(scan: Scan, value: float, rng: np.random.Generator, order: Orde
     other, or interleaved; all slices of a volume share them (a 2-D multi-slice scan). Each shot sees the body in
     another pose: a random walk of in-plane translation, rotation about the iso-centre (the middle of the field of
     view) and, in volumes, translation through the plane. The pose at the centre of k-space is the one of the
-    reference. Rotations and translations in the plane are those of the Fourier series of the image, slices are
+    reference; interleaved, the mean pose. Rotations and translations in the plane are those of the Fourier series of the image, slices are
     shifted linearly (their profile is a slab).
 
     Reference:
@@ -35,7 +35,7 @@ def rigid_motion(scan: Scan, value: float, rng: np.random.Generator, order: Orde
     walk = rng.standard_normal((SHOTS, 4)).cumsum(axis=0)
     if value == 0:
         return scan
-    walk -= walk[SHOTS // 2]
+    walk -= _reference_pose(walk, order)
     poses = walk / (1.0, 1.0, 1.0, ARM_MM)  # y, x, z in mm, angle in rad
     if scan.ndim == 2:
         poses[:, 2] = 0
@@ -44,6 +44,20 @@ def rigid_motion(scan: Scan, value: float, rng: np.random.Generator, order: Orde
     where = moments(scan.body, scan.spacing_or_pixels)
     poses = poses * _scale(poses, share, where, value)
     return scan.with_signal(Signal(spectrum=_spliced(scan, poses, shot_of)), motion_mm=rms_mm(poses, share, where))
+
+
+def _reference_pose(walk: np.ndarray, order: Order) -> np.ndarray:
+    """The pose (4,) in which the labels are: that of the centre of k-space, which one shot holds in sequence.
+
+    Interleaved, the lines beside the centre are of other shots, and it is they that tell where an object lies (a
+    displacement turns the phase of a line in proportion to its number, and the power of an object falls faster than
+    the square of that): the pose is their mean, weighted by the inverse square of their distance from the centre.
+    """
+    if order == "sequential":
+        return walk[SHOTS // 2]
+    distance = np.abs(np.arange(SHOTS) - SHOTS // 2)
+    weights = np.where(distance > 0, 1 / np.maximum(distance, 1) ** 2, 0)
+    return weights @ walk / weights.sum()
 
 
 def rigid_motion_interleaved(scan: Scan, value: float, rng: np.random.Generator) -> Scan:

@@ -11,7 +11,7 @@ import torch
 from scipy.special import ndtr
 from torch import Tensor
 
-from shiftbench.errors import OperatorError
+from shiftbench.errors import NotApplicable, OperatorError
 from shiftbench.shifts import mr
 from shiftbench.shifts.libraries import n4_bias
 from shiftbench.shifts.parameters import relaxation_field_t
@@ -98,8 +98,9 @@ def tissue_posteriors(
         body: bool (*s); everything where it is None.
 
     Raises:
-        OperatorError: the grey values do not separate into so many classes: the mixture of one class less explains
-            them as well (BIC), or neighbouring classes are closer than `APART`, or one is nearly empty.
+        OperatorError: there are too few voxels, or no contrast.
+        NotApplicable: the grey values do not separate into so many classes: the mixture of one class less explains them
+            as well (BIC), or neighbouring classes are closer than `APART`, or one is nearly empty.
 
     Reference:
         Santago and Gage, IEEE Trans Med Imaging 12:566, 1993; Ashman, Bird and Zepf, Astron J 108:2348, 1994.
@@ -131,7 +132,7 @@ def _separated(grey: np.ndarray, classes: int, rng: np.random.Generator) -> Mixt
     apart = np.diff(found.means) * math.sqrt(2) / np.hypot(found.sds[1:], found.sds[:-1])
     gain = 2 * (found.log_likelihood - fewer.log_likelihood) - 4 * math.log(counts.sum())  # 4 parameters per class
     if gain <= 0 or apart.min() < APART or found.weights[:classes].min() < SMALLEST_SHARE:
-        raise OperatorError(
+        raise NotApplicable(
             f"the grey values do not separate into {classes} tissues (the closest two are {apart.min():.2g} SD apart, "
             f"the smallest has {100 * found.weights[:classes].min():.2g} % of pure voxels)",
             where="contrast transfer",

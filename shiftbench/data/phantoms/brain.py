@@ -56,7 +56,7 @@ class BrainPhantom(Cohort):
     """
 
     shape: tuple[int, int, int] = (24, 128, 128)
-    spacing_mm: tuple[float, float, float] = (5.0, 1.6, 1.6)
+    spacing_mm: tuple[float, float, float] = (5.0, 1.8, 1.8)
 
     name: ClassVar[str] = "phantom/brain"
     version: ClassVar[int] = 1
@@ -148,12 +148,13 @@ class BrainPhantom(Cohort):
         tissues |= {"cerebellar_white": tissues["white_matter"], "ventricle": tissues["csf"]}
         index = {name: canvas.add(label, tissues[name]) for name, label in PAINTED.items()} | {"air": 0}
         male = person["sex"] == "M"
-        surface, inner = _surface(canvas, age, male), _inner(canvas, age)
-        thickness = _thickness(canvas, age)
+        surface = _surface(canvas, age, male)
+        inner, inner_young = _inner(canvas, (age, YOUNGEST))
+        thickness, thickness_young = _thickness(canvas, (age, YOUNGEST))
         inside, hull = skull_and_scalp(canvas, index, surface, _head(canvas))
         points = np.take(canvas.grid.where.reshape(3, -1), inside, axis=1)
         canvas.tissue.reshape(-1)[inside] = _brain(points, hull, index, surface, inner, thickness)
-        young = replace(surface, shrink_mm=0.0, widening_mm=0.0), _inner(canvas, YOUNGEST), _thickness(canvas, YOUNGEST)
+        young = replace(surface, shrink_mm=0.0, widening_mm=0.0), inner_young, thickness_young
         burden = Burden(
             population["lesion_load"],
             population["lesion_median_mm3"],
@@ -195,30 +196,36 @@ def _surface(canvas: Canvas, age: float, male: bool) -> Surface:
     )
 
 
-def _inner(canvas: Canvas, age: float) -> Inner:
+def _inner(canvas: Canvas, ages: Sequence[float]) -> list[Inner]:
+    """The inner parts of one patient at several ages."""
     rng = canvas.draw("inner")
     common, side, middle, speed, nuclei, cerebellum = rng.standard_normal(6)
     shift = rng.normal(0, 0.8, (len(NUCLEI), 3))
-    years = age - YOUNGEST
-    growth = np.exp(0.0045 * np.exp(0.3 * np.clip(speed, -2, 2)) * years)
-    size = np.exp(0.12 * common) * growth
-    return Inner(
-        ventricle=(
-            float(size * np.exp(0.05 * side)),
-            float(size * np.exp(-0.05 * side)),
-            float(np.exp(0.1 * middle) * growth),
-        ),
-        widening_mm=0.012 * years,
-        nuclei=float(np.exp(0.05 * np.clip(nuclei, -2, 2)) * (1.11 - 0.0006 * years)),
-        shift=shift,
-        folia=Waves.drawn(rng, 40.0, 6),
-        cerebellum=float(np.exp(0.03 * np.clip(cerebellum, -2, 2))),
-    )
+    folia = Waves.drawn(rng, 40.0, 6)
+
+    def at(years: float) -> Inner:
+        growth = np.exp(0.0045 * np.exp(0.3 * np.clip(speed, -2, 2)) * years)
+        size = np.exp(0.12 * common) * growth
+        return Inner(
+            ventricle=(
+                float(size * np.exp(0.05 * side)),
+                float(size * np.exp(-0.05 * side)),
+                float(np.exp(0.1 * middle) * growth),
+            ),
+            widening_mm=0.012 * years,
+            nuclei=float(np.exp(0.05 * np.clip(nuclei, -2, 2)) * (1.11 - 0.0006 * years)),
+            shift=shift,
+            folia=folia,
+            cerebellum=float(np.exp(0.03 * np.clip(cerebellum, -2, 2))),
+        )
+
+    return [at(age - YOUNGEST) for age in ages]
 
 
-def _thickness(canvas: Canvas, age: float) -> float:
+def _thickness(canvas: Canvas, ages: Sequence[float]) -> list[float]:
     """Thickness of the cortex in mm: 2.85 (SD 0.12) at 20 years, 0.004 less each year."""
-    return float(2.85 + 0.12 * canvas.draw("cortex").standard_normal() - 0.004 * (age - YOUNGEST))
+    own = 2.85 + 0.12 * canvas.draw("cortex").standard_normal()
+    return [float(own - 0.004 * (age - YOUNGEST)) for age in ages]
 
 
 def _brain(

@@ -78,8 +78,8 @@ class Inner:
         """Signed distance (n,) to the choroid plexus in bodies and atria, to be cut by the ventricles."""
         folded = np.stack([points[0], points[1], np.abs(points[2])])
         grown = 0.5 * (self.ventricle[0] + self.ventricle[1]) ** 0.7 + 0.3 * self.widening_mm
-        body = capsule_mm(folded, (19, 2, 8.0), (13, 36, 19.5), 2.5 * grown, 3.4 * grown)
-        glomus = ellipsoid_mm(folded, (8, 41, 23), (6.2 * grown, 6.2 * grown, 4.0 * grown))
+        body = capsule_mm(folded, (19, 2, 8.0), (13, 36, 19.5), 2.35 * grown, 3.2 * grown)
+        glomus = ellipsoid_mm(folded, (8, 41, 23), (5.9 * grown, 5.9 * grown, 3.75 * grown))
         horn = capsule_mm(folded, (4, 38, 26.5), (-11, 24, 32), 2.6 * grown, 1.6 * grown)
         return np.minimum(np.minimum(body, glomus), horn)
 

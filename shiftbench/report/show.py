@@ -119,8 +119,10 @@ def _sheet(
     ]
     if bare:  # the reference stays as it is: one patient with contours tells it, the others show the image
         rows = [rows[0], *([*(replace(cell, references=()) for cell in row[:-1]), row[-1]] for row in rows[1:])]
-    chosen = [*chosen, f"{chosen[0]}: change"]
-    rows = [[*row, _difference(row[0], rows[0][0])] for row in rows]
+    changes = [_difference(row[0], rows[0][0]) for row in rows]
+    if any(change.image is not None and change.image.any() for change in changes):  # a protocol changes no image
+        chosen = [*chosen, f"{chosen[0]}: change"]
+        rows = [[*row, change] for row, change in zip(rows, changes, strict=True)]
     structures = list(scenario.structures)
     if wide:
         columns = [list(column) for column in zip(*rows, strict=True)]
@@ -173,4 +175,5 @@ def _words(quantity: str, value: float) -> str:
     """A measured quantity in words: its name ends with its unit."""
     ending = next((ending for ending in UNITS if quantity.endswith(ending)), "")
     name = " ".join(ACRONYMS.get(word, word) for word in quantity.removesuffix(ending).split("_"))
-    return f"{name} {value:.3g} {UNITS.get(ending, '')}".strip()
+    shown = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{name} {shown} {UNITS.get(ending, '')}".strip()

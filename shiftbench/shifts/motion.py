@@ -25,9 +25,9 @@ def rigid_motion(scan: Scan, value: float, rng: np.random.Generator, order: Orde
     K-space is acquired in 11 shots of whole phase-encoding lines (rows), one after the other from one edge to the
     other, or interleaved; all slices of a volume share them (a 2-D multi-slice scan). Each shot sees the body in
     another pose: a random walk of in-plane translation, rotation about the iso-centre (the middle of the field of
-    view) and, in volumes, translation through the plane. The pose at the centre of k-space is the one of the
-    reference; interleaved, the mean pose. Rotations and translations in the plane are those of the Fourier series of the image, slices are
-    shifted linearly (their profile is a slab).
+    view) and, in volumes, translation through the plane. The pose at the centre of k-space is that of the labels;
+    interleaved, the mean pose of the lines beside it. Rotations and translations in the plane are those of the Fourier
+    series of the image, slices are shifted linearly (their profile is a slab).
 
     Reference:
         Zaitsev, Maclaren and Herbst, Motion artifacts in MRI, J Magn Reson Imaging 42:887, 2015.

@@ -244,7 +244,7 @@ def published(out) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("at", "how"), [(3, signal.SIGKILL), (20, signal.SIGKILL), (45, signal.SIGINT)])
+@pytest.mark.parametrize(("at", "how"), [(3, signal.SIGKILL), (20, signal.SIGKILL), (30, signal.SIGINT)])
 def test_a_run_that_is_stopped_goes_on_to_the_same_rows(tiny, tmp_path, at, how):
     path, rows, _ = tiny
     out = tmp_path / "out"

@@ -416,3 +416,20 @@ def test_the_body_is_found_without_labels():
     assert (body & truth).sum() / (body | truth).sum() > 0.9
     cropped = image[10:30, 12:36, 12:32] + 100
     assert body_mask(torch.from_numpy(cropped)[None]).all()
+
+
+def test_a_phantom_of_one_channel_cannot_lose_one():
+    anatomy, maps = phantom()
+    with pytest.raises(OperatorError, match="the image has one channel"):
+        acquire(anatomy, maps, {}, [Step("missing_channel", 1.0)], key=KEY)
+
+
+def test_a_slice_that_is_averaged_over_more_has_less_noise_as_the_voxel_has_more_signal():
+    anatomy, maps = phantom(shape=(48, 40, 40))
+    noise = {}
+    for thickness in (2.0, 8.0):
+        image, measured = acquire(anatomy, maps, {**QUIET, "snr": 20.0}, [Step("slice_thickness", thickness)], key=KEY)
+        noise[thickness] = measured["snr"]
+    assert noise[8.0] / noise[2.0] == pytest.approx(4, rel=0.1)
+    thick, measured = acquire(anatomy, maps, {**QUIET, "snr": 20.0, "slice_mm": 8.0}, [], key=KEY)
+    assert measured["snr"] == pytest.approx(20, rel=0.06)  # the SNR of a source is that of its own slices

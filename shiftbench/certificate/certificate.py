@@ -46,7 +46,9 @@ class Certificate:
             nrmse=("nrmse", "median"),
             cases=("case", "nunique"),
         )
-        return table.merge(self.drops, how="left", on=["operator", "level"])
+        table = table.merge(self.drops, how="left", on=["operator", "level"])
+        order = {name: i for i, name in enumerate(dict.fromkeys(table["operator"]))}
+        return table.sort_values(["operator", "level"], key=lambda c: c.map(order).fillna(c), ignore_index=True)
 
 
 def certify(

@@ -114,6 +114,11 @@ class Scan:
         return len(self.shape)
 
     @property
+    def channels(self) -> int:
+        """Number of channels; does not compute the other face of a signal."""
+        return len(self.raw.any_face()) if isinstance(self.raw, Signal) else len(self.raw)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Voxels per spatial axis; does not compute the other face of a signal."""
         raw = self.raw.any_face() if isinstance(self.raw, Signal) else self.raw

@@ -91,6 +91,8 @@ def check_defined(operator: Operator, scan: Scan) -> None:
         raise OperatorError(
             "its value is in mm and the image has no spacing", where=name, remedy="give spacing_mm, one per axis"
         )
+    if "channels" in needs and scan.channels < 2:
+        raise OperatorError("the image has one channel", where=name, remedy="use images of several channels")
     if isinstance(scan.raw, Signal):
         return  # not yet detected: its magnitude is not negative
     least = float(scan.image.min())
@@ -104,8 +106,6 @@ def check_defined(operator: Operator, scan: Scan) -> None:
         raise OperatorError(
             "the image has negative values, so it is no magnitude", where=name, remedy="apply it before normalisation"
         )
-    if "channels" in needs and len(scan.image) < 2:
-        raise OperatorError("the image has one channel", where=name, remedy="use images of several channels")
 
 
 def shifted(operator: Operator, value: float, scan: Scan, key: Key, occurrence: int = 0) -> Scan:

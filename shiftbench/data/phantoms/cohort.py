@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
@@ -18,7 +19,7 @@ from shiftbench.types import Anatomy, CaseInfo, Geometry
 
 
 @dataclass(frozen=True)
-class Cohort:
+class Cohort(ABC):
     """Seeded patients; the same `case_id` is the same patient on every grid and in every population.
 
     A phantom is a subclass that sets the class attributes and paints (`_paint`).
@@ -108,15 +109,15 @@ class Cohort:
             attributes={**self._attributes(case_id), **attributes},
         )
 
+    @abstractmethod
     def _paint(
         self, canvas: Canvas, population: Mapping[str, float], case_id: str
     ) -> tuple[Sequence[Sequence[int]], dict[str, str | float]]:
         """Paints the patient; returns the tissue indices of each instance, and attributes beside `_attributes`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _tissues(self) -> Mapping:
         """Tissue name -> tabulated properties."""
-        raise NotImplementedError
 
     def _attributes(self, case_id: str) -> dict[str, str | float]:
         """What is known of a patient before it is drawn (age, sex); the same in every population."""

@@ -106,8 +106,20 @@ def make_images(
         store.publish("images", key, record, folder)
 
 
-def drawn(anatomy: Anatomy, dataset: Dataset, structures: Sequence[str], protocol: Mapping[str, Any]) -> np.ndarray:
-    """The reference (*s) of one anatomy under a protocol: 0, then one label per structure in order."""
+def drawn(
+    anatomy: Anatomy,
+    dataset: Dataset,
+    structures: Sequence[str],
+    protocol: Mapping[str, Any],
+    *,
+    steps: Sequence[Step] = (),
+    domain_seed: int = 0,
+) -> np.ndarray:
+    """The reference (*s) of one anatomy under a protocol: 0, then one label per structure in order.
+
+    Where some of the acquisition's `steps` move the anatomy, its labels are moved by the same field and then drawn.
+    """
+    anatomy = moved_labels(anatomy, steps, key=(domain_seed, dataset.digest, anatomy.case_id)) if steps else anatomy
     return draw_reference(
         anatomy.fine,
         anatomy.instances,
@@ -148,11 +160,10 @@ def make_references(
     opened = dataset.open()
     with store.workspace() as folder:
         for case_id in cases:
-            draws = (domain_seed, opened.digest, case_id)
-            anatomy = moved_labels(load_anatomy(store, anatomy_key, case_id), steps, key=draws)
-            reference = drawn(anatomy, opened, structures, protocol)
+            anatomy = load_anatomy(store, anatomy_key, case_id)
+            reference = drawn(anatomy, opened, structures, protocol, steps=steps, domain_seed=domain_seed)
             if annotator_noise_mm is not None:
-                rng = generator(*draws, "annotator", "boundary_mm")
+                rng = generator(domain_seed, opened.digest, case_id, "annotator", "boundary_mm")
                 spacing = anatomy.geometry.spacing
                 reference = annotator_noise(reference, structures, spacing, "boundary_mm", annotator_noise_mm, rng)
             np.save(folder / f"{case_id}.npy", reference)

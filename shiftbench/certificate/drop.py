@@ -18,7 +18,6 @@ from shiftbench.metrics import dsc
 from shiftbench.networks import Normalise, Normalised, build
 from shiftbench.rng import generator
 from shiftbench.shifts import value_at
-from shiftbench.shifts.acquisition import moved_labels
 from shiftbench.shifts.operator import Operator
 from shiftbench.shifts.settings import Step, check_acquisition
 from shiftbench.spec import BUDGETS
@@ -45,8 +44,7 @@ class Bench:
         anatomy = self.phantom.anatomy(f"p{TRAINING_PATIENTS + patient:04d}", {})
         digest = self.phantom.digest
         image, _ = acquired(anatomy, digest, self.acquisition, steps, SEED)
-        moved = moved_labels(anatomy, steps, key=(SEED, digest, anatomy.case_id))
-        reference = drawn(moved, self.phantom, STRUCTURES, {})
+        reference = drawn(anatomy, self.phantom, STRUCTURES, {}, steps=steps, domain_seed=SEED)
         with torch.no_grad():
             labels = forward(self.model, torch.from_numpy(image.astype(np.float32))).argmax(dim=0).numpy()
         present = [i for i in range(1, len(STRUCTURES) + 1) if (reference == i).any()]

@@ -194,9 +194,9 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Check]]] = {
 }
 
 
-def _object(operator: Operator, spacing: tuple[float, float, float], shape: tuple[int, int, int]) -> np.ndarray:
+def _object(operator: Operator, spacing: tuple[float, ...], shape: tuple[int, ...]) -> np.ndarray:
     image = blob(shape, spacing)
-    return image * 2.5 - 1000 if operator.modalities == ("ct",) else image
+    return image * 2.5 - 1000 if _modality(operator) == "ct" else image
 
 
 def _modality(operator: Operator) -> str:
@@ -243,9 +243,7 @@ def _centroid(operator: Operator) -> Iterator[Check]:
     modality = _modality(operator)
     flat = modality in ("rgb", "grey")
     spacing, shape = ((1.0, 1.0), (128, 128)) if flat else ((1.5, 1.0, 1.0), (32, 128, 128))
-    image = blob(shape, spacing)
-    if modality == "ct":
-        image = image * 2.5 - 1000
+    image = _object(operator, spacing, shape)
     if modality == "rgb":
         image = np.stack([image * 0.3, image * 0.4, image * 0.25])
     try:

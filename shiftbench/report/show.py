@@ -17,7 +17,6 @@ from shiftbench.materialise import acquired, drawn
 from shiftbench.report.planes import picture, pixel, plane, richest
 from shiftbench.report.sheet import Cell, contact_sheet
 from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS, LabelPolicy
-from shiftbench.shifts.acquisition import moved_labels
 from shiftbench.spec import Scenario, Step, Target
 from shiftbench.types import Dataset, Family
 
@@ -150,8 +149,8 @@ def _cell(scenario: Scenario, dataset: Dataset, case: str, at: int, target: Targ
         return Cell(None, reason=str(reason))
     structures = list(scenario.structures)
     protocols = [source.protocol] + ([{**source.protocol, **target.protocol}] if target and target.protocol else [])
-    moved = moved_labels(anatomy, steps, key=(scenario.domain_seed, dataset.digest, case))
-    drawings = [drawn(moved, dataset, structures, protocol) for protocol in protocols]
+    seed = scenario.domain_seed
+    drawings = [drawn(anatomy, dataset, structures, p, steps=steps, domain_seed=seed) for p in protocols]
     names = ("reference", "under this protocol")
     geometry = anatomy.geometry
     references = [

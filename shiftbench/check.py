@@ -22,6 +22,7 @@ from shiftbench.errors import NotApplicable
 from shiftbench.methods import LoadedMethod
 from shiftbench.networks import Normalise, Normalised, build
 from shiftbench.rng import generator
+from shiftbench.tasks import Task
 from shiftbench.train import fit_supervised
 from shiftbench.types import Episode, LabelledSet, Prediction, Recipe, Track, UnlabelledSet
 
@@ -274,7 +275,13 @@ def problem(backbone: str, dimension: int) -> Problem:
     recipe = Recipe("check", 12, 3, 4 if dimension == 2 else 2, shape[-dimension:], 1e-2)
     rng = generator(0, "check", backbone, dimension)
     model = build(
-        backbone, dimension=dimension, channels=1, classes=CLASSES, normalise=Normalise(), patch=recipe.patch, rng=rng
+        backbone,
+        dimension=dimension,
+        channels=1,
+        task=Task(CLASSES),
+        normalise=Normalise(),
+        patch=recipe.patch,
+        rng=rng,
     )
     fit_supervised(model, source, recipe, rng=rng)
     adapt, test = _cases("adapt", shape, 2, gamma=2.0), _cases("test", shape, 3, gamma=2.0)

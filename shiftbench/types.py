@@ -204,11 +204,15 @@ class Case:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Raw images (c, *s) with references (*s), as tensors; `patients[i]` is an opaque id."""
+    """Raw images (c, *s) with references (*s), as tensors; `patients[i]` is an opaque id.
+
+    `instances` holds instance ids (*s), 0 where there is no thing, in tasks that count instances; else None.
+    """
 
     images: Sequence[Tensor]
     references: Sequence[Tensor]
     patients: Sequence[str]
+    instances: Sequence[Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -225,6 +229,22 @@ class UnlabelledSet:
 
 
 @dataclass(frozen=True)
+class LossTerm:
+    """One term of a training loss: a name of `shiftbench.losses.LOSSES`, with its weight and options.
+
+    Attributes:
+        weight: at the first step.
+        final_weight: at the last step, linear between; None keeps `weight`.
+        options: (name, value) of the loss function's own keywords.
+    """
+
+    name: str
+    weight: float = 1.0
+    final_weight: float | None = None
+    options: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a budget trains: the same number of gradient steps for every method of that budget.
 
@@ -233,6 +253,10 @@ class Recipe:
         fewshot_steps: gradient steps of a fine-tuning on K labelled cases.
         patch: spatial size of a training patch, one entry per axis of the network.
         class_weights: weights of the cross-entropy, background first; None for ones.
+        augmentation: a name of `shiftbench.train.AUGMENTATIONS`.
+        stack: neighbouring slices that a 2.5-D network is given as channels (odd; 1 for 2-D and 3-D).
+        loss: terms that are added up.
+        average: weights of the result: those of the last step, or a running ("ema") or stochastic ("swa") average.
     """
 
     name: str
@@ -244,6 +268,9 @@ class Recipe:
     class_weights: tuple[float, ...] | None = None
     foreground_share: float = 0.5
     augmentation: str = "light"
+    stack: int = 1
+    loss: tuple[LossTerm, ...] = (LossTerm("dice_ce"),)
+    average: Literal["none", "ema", "swa"] = "none"
 
 
 @dataclass(frozen=True)
@@ -260,11 +287,17 @@ class Access:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Log-probabilities (k, *s), or labels (*s) alone, on the grid of the image that was given."""
+    """Log-probabilities (k, *s), or labels (*s) alone, on the grid of the image that was given.
+
+    Where instances are asked for, `heads` (h, *s) holds the raw outputs of the task's heads, from which they are
+    decoded, or `instances` (*s) holds ids (0: none) that the method found itself.
+    """
 
     log_probabilities: Tensor | None = None
     labels: Tensor | None = None
     uncertainty: Tensor | None = None
+    heads: Tensor | None = None
+    instances: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # Floor of every module, lowest first; a module imports only from lower floors, or from its own package.
 FLOORS = [
-    {"types", "rng", "errors", "version"},
+    {"types", "rng", "errors", "version", "tasks"},
     {"backbones"},
     {"spec", "shifts", "data", "metrics", "networks", "losses"},
     {"stats", "train", "inference", "contract", "overrides"},

@@ -21,6 +21,7 @@ from shiftbench.shifts import value_at
 from shiftbench.shifts.operator import Operator
 from shiftbench.shifts.settings import Step, check_acquisition
 from shiftbench.spec import BUDGETS
+from shiftbench.tasks import Task
 from shiftbench.train import fit_supervised
 from shiftbench.types import LabelledSet
 
@@ -62,7 +63,7 @@ def trained(modality: str, *, steps: int | None = None) -> Bench:
         images.append(torch.from_numpy(acquired(anatomy, phantom.digest, acquisition, [], SEED)[0].astype(np.float32)))
         references.append(torch.from_numpy(drawn(anatomy, phantom, STRUCTURES, {}).astype(np.int64)))
     normalise = Normalise("window" if modality == "ct" else "zscore")
-    model = build("unet_bn", dimension=2, channels=1, classes=5, normalise=normalise, patch=recipe.patch)
+    model = build("unet_bn", dimension=2, channels=1, task=Task(5), normalise=normalise, patch=recipe.patch)
     cases = LabelledSet(images, references, [f"p{i}" for i in range(len(images))])
     fit_supervised(model, cases, recipe, rng=generator(SEED, "certificate", modality), steps=steps)
     return Bench(modality, model, phantom, acquisition)

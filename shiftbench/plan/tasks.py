@@ -17,9 +17,10 @@ from shiftbench.parts import Parts
 from shiftbench.plan.orders import Pass, derangement
 from shiftbench.rng import digest
 from shiftbench.spec import Scenario
+from shiftbench.tasks import Task as Layout
 from shiftbench.types import Track
 
-TRAIN_VERSION = 1
+TRAIN_VERSION = 2
 PREDICT_VERSION = 1
 Fold = tuple[str, str, Part]  # predict task id, score task id, test part
 
@@ -30,6 +31,7 @@ class Tasks:
     def __init__(self, graph: Plan, scenario: Scenario, options: Options, parts: Parts):
         self.graph, self.scenario, self.options, self.parts = graph, scenario, options, parts
         self.recipe = scenario.recipe()
+        self.layout = Layout(classes=len(scenario.structures) + 1)
         self.source = scenario.source[0]
 
     def train_task(self, backbone: str, seed: int, parts: Mapping[str, Part]) -> Task:
@@ -38,7 +40,8 @@ class Tasks:
         payload = {
             "backbone": backbone,
             "dimension": int(self.scenario.dimension[0]),
-            "classes": len(self.scenario.structures) + 1,
+            "architecture": asdict(spec),
+            "layout": asdict(self.layout),
             "normalise": self.scenario.normalise,
             "window": self.scenario.window,
             "recipe": asdict(self.recipe),
@@ -50,7 +53,6 @@ class Tasks:
         key = {
             **{k: v for k, v in payload.items() if k != "train"},
             "version": TRAIN_VERSION,
-            "architecture": asdict(spec),
             "images": parts["train"].images_keys(),
             "references": parts["train"].references_keys(),
         }

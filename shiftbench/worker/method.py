@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from shiftbench.backbones import Backbone
 from shiftbench.contract import SIDECAR_BYTES, grant, validate_prediction
 from shiftbench.domains import Part, load_image, load_reference, not_applicable
 from shiftbench.errors import MethodError, NotApplicable
@@ -18,20 +19,25 @@ from shiftbench.methods import LoadedMethod, from_payload
 from shiftbench.networks import Normalise, Normalised, build
 from shiftbench.rng import digest, generator
 from shiftbench.store import Store
+from shiftbench.tasks import Task
 from shiftbench.train import fit_supervised
-from shiftbench.types import Access, Episode, LabelledSet, Method, Predictor, Recipe, Status, UnlabelledSet
+from shiftbench.types import Access, Episode, LabelledSet, LossTerm, Method, Predictor, Recipe, Status, UnlabelledSet
 from shiftbench.worker.memory import PeakMemory
+
+# What of a training task the network and its weights depend on, beside the data.
+TRAINED = ("backbone", "architecture", "dimension", "layout", "normalise", "window", "recipe", "seed")
 
 
 def untrained(task: Mapping[str, Any], channels: int) -> Normalised:
     """The scenario's backbone with weights that depend on the seed alone."""
     return build(
-        task["backbone"],
+        Backbone(**_tuples(task["architecture"])),
         dimension=task["dimension"],
         channels=channels,
-        classes=task["classes"],
+        task=Task(**_tuples(task["layout"])),
         normalise=Normalise(task["normalise"], tuple(task["window"])),
         patch=tuple(task["recipe"]["patch"]),
+        stack=task["recipe"]["stack"],
         rng=generator(task["seed"], "build", task["backbone"]),
     )
 
@@ -44,7 +50,7 @@ def train(store: Store, key: str, task: Mapping[str, Any]) -> None:
     model = untrained(task, channels).to(task["device"])
     losses = fit_supervised(model, cases, recipe_of(task), rng=generator(task["seed"], "train"))
     record = {
-        "task": {k: task[k] for k in ("backbone", "dimension", "classes", "normalise", "window", "recipe", "seed")},
+        "task": {k: task[k] for k in TRAINED},
         "channels": channels,
         "parameters": sum(p.numel() for p in model.parameters()),
         "losses": losses,
@@ -164,7 +170,7 @@ class _Stream:
         self.store, self.loaded, self.task = store, loaded, task
         self.model, sidecar = load_state(store, task["state"], task["device"])
         self.access = granted(store, task, loaded.method, sidecar)
-        self.classes = store.record("train", self._train_key())["task"]["classes"]
+        self.classes = store.record("train", self._train_key())["task"]["layout"]["classes"]
         self.predictor: Predictor | None = None
         self.broken: Exception | None = None
         self.seconds_adapt = 0.0
@@ -276,8 +282,15 @@ def _images(store: Store, part: Part, device: str) -> list[torch.Tensor]:
 
 def recipe_of(task: Mapping[str, Any]) -> Recipe:
     """The recipe in a task, with lists as tuples."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in task["recipe"].items()}
-    return Recipe(**fields)
+    fields = _tuples(task["recipe"])
+    return Recipe(**{**fields, "loss": tuple(LossTerm(**term) for term in fields["loss"])})
+
+
+def _tuples(value: Any) -> Any:
+    """Parsed JSON with its lists as tuples."""
+    if isinstance(value, Mapping):
+        return {name: _tuples(part) for name, part in value.items()}
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
 
 
 HANDLERS = {"train": train, "prepare": prepare, "predict": predict}

@@ -34,6 +34,7 @@ class Listing(StrEnum):
     SCENARIOS = "scenarios"
     METHODS = "methods"
     SHIFTS = "shifts"
+    BACKBONES = "backbones"
     METRICS = "metrics"
     DATASETS = "datasets"
 
@@ -65,6 +66,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Result folder; default shiftbench-results/SUITE.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Tasks at a time; default one per core.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads per task; part of a result's address.")] = 1,
+    jobs_per_device: Annotated[int, typer.Option(min=1, help="Methods side by side on one GPU.")] = 1,
     salt: Annotated[
         str | None, typer.Option(help="Secret of sealed scenarios, or SHIFTBENCH_SALT; it is never stored.")
     ] = None,
@@ -84,6 +86,7 @@ def run(
             out=out,
             jobs=jobs,
             threads=threads,
+            jobs_per_device=jobs_per_device,
             salt=salt,
         )
     except KeyboardInterrupt:

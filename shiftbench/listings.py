@@ -48,6 +48,22 @@ def _numbers(values: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
+def backbones() -> tuple[tuple[str, ...], Lines]:
+    """Entries of the table of backbones, each with what it changes of a plain one."""
+    from dataclasses import fields
+
+    from shiftbench.backbones import BACKBONES, Backbone
+
+    plain, silent = Backbone(), {"network", "version", "features", "multiple"}
+    lines: Lines = []
+    for name, backbone in BACKBONES.items():
+        given = {f.name: getattr(backbone, f.name) for f in fields(Backbone) if f.name not in silent}
+        changed = {k: dict(v) if k == "arguments" else v for k, v in given.items() if v != getattr(plain, k)}
+        words = ", ".join(f"{key} = {value}" for key, value in changed.items())
+        lines.append((name, backbone.network, str(backbone.stride), words))
+    return ("name", "network", "stride", "choices that differ from the defaults"), lines
+
+
 def metrics() -> tuple[tuple[str, ...], Lines]:
     """Scorers with unit, direction and the rule for undefined cases."""
     from shiftbench.metrics.scorers import SCORERS
@@ -73,6 +89,7 @@ TABLES: dict[str, Callable[[], tuple[tuple[str, ...], Lines]]] = {
     "scenarios": scenarios,
     "methods": methods,
     "shifts": shifts,
+    "backbones": backbones,
     "metrics": metrics,
     "datasets": datasets,
 }

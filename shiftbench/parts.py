@@ -37,6 +37,8 @@ class Parts:
         self.graph, self.scenario, self.options, self.opened = graph, scenario, options, opened
         self.structures = list(scenario.structures)
         self.source = scenario.source[0]
+        _, dataset = self.dataset(self.source.dataset or scenario.dataset)
+        self.layout = scenario.layout(dataset.things)
 
     def of_source(self) -> dict[str, Part]:
         """Train, val, adapt and test of the source domain."""
@@ -143,12 +145,13 @@ class Parts:
         return Part(tuple(chunks))
 
     def drawing(self, steps: Sequence[Step], target: Target | None) -> dict[str, Any]:
-        """What reaches the references beside the protocol: steps that move the anatomy, and the annotators' noise."""
+        """What reaches the references beside the protocol: moving steps, the annotators' noise, and whether ids are kept."""
         moved = [step._asdict() for step in moving(steps)]
         drawing: dict[str, Any] = {"steps": moved} if moved else {}
         if target is not None and target.annotator_noise_mm:
             drawing["annotator_noise_mm"] = target.annotator_noise_mm
-        return {**drawing, "domain_seed": self.scenario.domain_seed} if drawing else {}
+        drawing |= {"domain_seed": self.scenario.domain_seed} if drawing else {}
+        return drawing | ({"instances": True} if self.layout.counts_instances else {})
 
     def chunk_tasks(
         self, ref, dataset, ids, population, acquisition, steps, protocol, drawing, title

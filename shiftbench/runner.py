@@ -45,10 +45,22 @@ class Prepared:
     store: Store
     jobs: int
     threads: int
+    gpus: tuple[str, ...] = ()
+    jobs_per_device: int = 1
 
     def finished(self) -> bool:
         """Whether every task is in the store."""
         return all(self.store.done(t.kind, t.key) for t in self.graph.tasks.values())
+
+    def engine(self) -> LocalEngine:
+        """The processes that compute this run."""
+        return LocalEngine(
+            self.store.root,
+            jobs=self.jobs,
+            threads=self.threads,
+            gpus=self.gpus,
+            jobs_per_device=self.jobs_per_device,
+        )
 
     def digest(self) -> str:
         """Changes whenever other rows would come out."""
@@ -57,7 +69,10 @@ class Prepared:
 
     def rows(self, observer: Observer | None = None) -> pd.DataFrame:
         """Computes what is missing, and writes and returns the rows."""
-        compute(self.graph, self.store, jobs=self.jobs, threads=self.threads, observer=observer)
+        if self.finished():
+            self.store.sweep()
+        else:
+            compute(self.graph, self.store, self.engine(), observer)
         rows = collect(self.graph, self.store)
         write_rows(rows, self.store.root / ROWS)
         write_cards(self.graph, self.store)
@@ -75,6 +90,7 @@ def prepare(
     out: str | Path | None = None,
     jobs: int | None = None,
     threads: int = 1,
+    jobs_per_device: int = 1,
     salt: str | None = None,
 ) -> Prepared:
     """Plans a run and opens its folder; the arguments are those of `run`."""
@@ -83,12 +99,13 @@ def prepare(
     opened = [unsealed(s, salt, whole=whole_severities) for s in scenarios]
     root = Path(out) if out is not None else Path("shiftbench-results") / name
     folders, roots = places(data)
+    where = resolve_device(device)
     options = Options(
         folders=folders,
         roots=roots,
         seeds=tuple(range(seeds)) if seeds is not None else None,
         backbones=tuple(backbones) if backbones else None,
-        device=resolve_device(device),
+        device=where,
         threads=threads,
     )
     store = Store(root)
@@ -96,7 +113,7 @@ def prepare(
     _refuse_other_salt(root, identities)
     store.open_for(identities)
     cards = method_cards(methods or default_methods or list(shipped_methods()), store)
-    return Prepared(name, plan(opened, cards, options, name), store, jobs or cores(), threads)
+    return Prepared(name, plan(opened, cards, options, name), store, jobs or cores(), threads, gpus(where), jobs_per_device)
 
 
 def whole_severities(operator: str) -> bool:
@@ -141,7 +158,7 @@ def run(
             `NAME=PATH` and roots), `seeds` (number of seeds 0, 1, ... instead of the scenario's), `backbones` (instead
             of the scenario's), `device` ("auto", "cpu", "cuda"), `out` (result folder, default
             `shiftbench-results/<suite>`; what is in it already is not computed again), `jobs` (tasks at a time, default
-            one per core), `threads` (per task; part of every result's address, since it can change the last digit),
+            one per core), `jobs_per_device` (methods side by side on one GPU, default 1), `threads` (per task; part of every result's address, since it can change the last digit),
             `salt` (the organiser's secret for sealed scenarios, or else the variable SHIFTBENCH_SALT; never stored).
 
     Returns:
@@ -202,6 +219,16 @@ def resolve_device(device: str) -> str:
     return "cuda" if usable else "cpu"
 
 
+def gpus(device: str) -> tuple[str, ...]:
+    """The GPUs that methods may compute on, as CUDA_VISIBLE_DEVICES names them; none on the CPU."""
+    if device != "cuda":
+        return ()
+    import torch  # only where there is a GPU
+
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(named or map(str, range(torch.cuda.device_count())))
+
+
 def method_cards(specs: Sequence[str], store: Store) -> list[MethodCard]:
     """What the named methods are; source-only is always among them.
 
@@ -237,17 +264,13 @@ def _ask_for_cards(specs: Sequence[str]) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compute(graph: Plan, store: Store, *, jobs: int, threads: int, observer: Observer | None) -> None:
-    """Runs every task that is not in the store yet.
+def compute(graph: Plan, store: Store, engine: LocalEngine, observer: Observer | None) -> None:
+    """Runs on `engine` every task that is not in the store yet.
 
     Raises:
         DataError: a dataset cannot be used; what was finished stays.
         OutputError: the folder can no longer be written.
     """
-    if all(store.done(t.kind, t.key) for t in graph.tasks.values()):
-        store.sweep()
-        return
-    engine = LocalEngine(store.root, jobs=jobs, threads=threads)
     if observer:
         observer("start", graph, [], None)
     for outcome in engine.run(graph.tasks, tick=lambda: observer and observer("tick", graph, engine.running(), None)):

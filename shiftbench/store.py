@@ -56,6 +56,10 @@ class Store:
         path = self.failure_path(kind, key)
         return read_json(path) if path.is_file() else None
 
+    def unfinished(self, kind: str, key: str) -> Path:
+        """Where a task may keep what lets it go on after a kill; removed when its result is published."""
+        return self.root / "unfinished" / kind / key
+
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
         """A private folder on the same file system, removed at the end if nobody published it."""
@@ -83,6 +87,7 @@ class Store:
                 os.rename(workspace, target)
             write_json(self.record_path(kind, key), record)
             self.failure_path(kind, key).unlink(missing_ok=True)
+            shutil.rmtree(self.unfinished(kind, key), ignore_errors=True)
 
     def publish_partial(self, kind: str, key: str, workspace: Path) -> None:
         """Keeps the arrays of an attempt that failed in part; without a record they do not count as done."""

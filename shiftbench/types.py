@@ -317,7 +317,7 @@ class Method(Protocol):
     `track` and `episode` say what it may see and when `adapt` is called; `requires` names what the backbone must have
     ("batch_norm", "norm_affine"); `k` (few-shot methods) is the number of labelled target cases.
     Optional: `summarise(model, source, source_val) -> Mapping[str, Tensor]`, a sidecar of at most 1 MB computed once
-    beside the shared source model; `prepare(source, source_val, build, *, rng)`, a source training of its own.
+    beside the shared source model; `prepare(source, source_val, build, *, recipe, rng)`, a source training of its own.
     """
 
     track: Track

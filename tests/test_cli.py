@@ -171,6 +171,7 @@ def test_help_and_listings_print(tmp_path):
         (["list", "methods"], "tent_bn_episodic"),
         (["list", "scenarios"], "hippocampus"),
         (["list", "shifts"], "rician_noise"),
+        (["list", "backbones"], "unet_bn_noskip"),
         (["list", "metrics"], "hd95_mm"),
         (["list", "datasets"], "CC BY-SA 4.0"),
     ]:

@@ -187,7 +187,7 @@ class Method:
     episode: Episode = Episode.OFFLINE
     requires: tuple[str, ...] = ()
 
-    def prepare(self, source, source_val, build, *, rng):
+    def prepare(self, source, source_val, build, *, recipe, rng):
         return Prepared(build(), {"seen": torch.tensor([len(source), len(source_val)])})
 
     def adapt(self, model, access, *, rng):

@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Listener, wait
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class _Worker:
     lane: str
     ready: bool = False
     task: Task | None = None
+    gpu: str | None = None
+    progress: str = ""
     started: float = field(default_factory=time.monotonic)
 
 
@@ -61,11 +63,24 @@ class LocalEngine:
         root: the store's folder.
         jobs: tasks at a time.
         threads: of every process.
+        gpus: the GPUs that methods compute on, as CUDA_VISIBLE_DEVICES names them; none for the CPU. A process keeps
+            to one of them.
+        jobs_per_device: processes of methods per GPU; small networks leave room for several.
         timeout: seconds a task may take.
     """
 
-    def __init__(self, root: Path, *, jobs: int, threads: int, timeout: float = 6 * 3600.0):
+    def __init__(
+        self,
+        root: Path,
+        *,
+        jobs: int,
+        threads: int,
+        gpus: Sequence[str] = (),
+        jobs_per_device: int = 1,
+        timeout: float = 6 * 3600.0,
+    ):
         self.root, self.jobs, self.threads, self.timeout = root, jobs, threads, timeout
+        self.seats = [gpu for _ in range(jobs_per_device) for gpu in gpus]  # one process of methods each
         self.store = Store(root)
         self.secret = secrets.token_bytes(16)
         self.listener = Listener(None, authkey=self.secret)
@@ -93,8 +108,9 @@ class LocalEngine:
             self.close()
 
     def running(self) -> list[Task]:
-        """Tasks under way."""
-        return [w.task for w in self.workers if w.task is not None]
+        """Tasks under way; the label of one that has said how far it is ends with that."""
+        busy = [(w.task, w.progress) for w in self.workers if w.task is not None]
+        return [replace(task, label=f"{task.label}: {words}") if words else task for task, words in busy]
 
     def close(self) -> None:
         """Ends all processes."""
@@ -122,12 +138,23 @@ class LocalEngine:
         free = self.jobs - len(self.running())
         pending = set(waiting) | {t.id for t in self.running()}
         ready = [t for t in waiting.values() if not any(need in pending for need in t.needs)]
-        for task in sorted(ready, key=lambda t: (-urgency[t.id], t.id))[: max(0, free)]:
-            worker = self._idle(LANE.get(task.kind, "method"))
+        for task in sorted(ready, key=lambda t: (-urgency[t.id], t.id)):
+            lane = LANE.get(task.kind, "method")
+            if free <= 0:
+                break
+            if not self._has_seat(lane):
+                continue
+            free -= 1
+            worker = self._idle(lane)
             worker.task, worker.started = task, time.monotonic()
             del waiting[task.id]
             if worker.ready:
                 self._send(worker)
+
+    def _has_seat(self, lane: str) -> bool:
+        """Whether a GPU can take another process of methods; on the CPU, and for data, `jobs` alone is the limit."""
+        busy = sum(w.lane == lane and w.task is not None for w in self.workers)
+        return lane != "method" or not self.seats or busy < len(self.seats)
 
     def _idle(self, lane: str) -> _Worker:
         for worker in self.workers:
@@ -147,19 +174,27 @@ class LocalEngine:
             str(self.threads),
         ]
         environment = {**os.environ, **{name: str(self.threads) for name in THREAD_VARIABLES}}
+        gpu = self._free_gpu() if lane == "method" else None
+        if self.seats:  # data and scoring stay off the GPUs
+            environment["CUDA_VISIBLE_DEVICES"] = gpu or ""
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")])
         process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
         assert process.stdin is not None
         process.stdin.write(self.secret.hex().encode() + b"\n")
         process.stdin.flush()
-        worker = _Worker(process, self.listener.accept(), lane)
+        worker = _Worker(process, self.listener.accept(), lane, gpu=gpu)
         self.workers.append(worker)
         return worker
+
+    def _free_gpu(self) -> str | None:
+        """The seat that no process has taken; None on the CPU."""
+        taken = [w.gpu for w in self.workers if w.gpu is not None]
+        return next((g for i, g in enumerate(self.seats) if self.seats[:i].count(g) >= taken.count(g)), None)
 
     def _send(self, worker: _Worker) -> None:
         assert worker.task is not None
         message = [worker.task.kind, worker.task.key, worker.task.payload]
-        worker.started = time.monotonic()
+        worker.started, worker.progress = time.monotonic(), ""
         with contextlib.suppress(OSError):  # a dead worker is found by its sentinel
             worker.connection.send_bytes(json.dumps(message).encode())
 
@@ -177,6 +212,9 @@ class LocalEngine:
             if "ready" in answer:
                 worker.ready = True
                 self._send(worker)
+                continue
+            if "progress" in answer:
+                worker.progress = answer["progress"]
                 continue
             outcomes.append(self._answered(worker, answer))
         outcomes += [self._too_long(w) for w in list(self.workers) if w.task is not None and self._overdue(w)]

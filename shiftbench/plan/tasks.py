@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from shiftbench.backbones import backbone_named
+from shiftbench.backbones import Backbone, fingerprint
 from shiftbench.contract import GRANTS
 from shiftbench.data.splits import fewshot_cases
 from shiftbench.domains import Part
@@ -17,11 +18,11 @@ from shiftbench.parts import Parts
 from shiftbench.plan.orders import Pass, derangement
 from shiftbench.rng import digest
 from shiftbench.spec import Scenario
-from shiftbench.tasks import Task as Layout
 from shiftbench.types import Track
 
 TRAIN_VERSION = 2
 PREDICT_VERSION = 1
+GUESS_SECONDS = 6e-8  # of a step, per position, channel and convolution of the first level: order of work, time left
 Fold = tuple[str, str, Part]  # predict task id, score task id, test part
 
 
@@ -31,12 +32,12 @@ class Tasks:
     def __init__(self, graph: Plan, scenario: Scenario, options: Options, parts: Parts):
         self.graph, self.scenario, self.options, self.parts = graph, scenario, options, parts
         self.recipe = scenario.recipe()
-        self.layout = Layout(classes=len(scenario.structures) + 1)
+        self.layout = parts.layout
         self.source = scenario.source[0]
 
     def train_task(self, backbone: str, seed: int, parts: Mapping[str, Part]) -> Task:
         """The shared training on the source."""
-        spec = backbone_named(backbone)
+        spec = self.scenario.architecture(backbone)
         payload = {
             "backbone": backbone,
             "dimension": int(self.scenario.dimension[0]),
@@ -53,6 +54,7 @@ class Tasks:
         key = {
             **{k: v for k, v in payload.items() if k != "train"},
             "version": TRAIN_VERSION,
+            "code": fingerprint(spec),
             "images": parts["train"].images_keys(),
             "references": parts["train"].references_keys(),
         }
@@ -61,11 +63,11 @@ class Tasks:
             "train", payload, needs_of(parts["train"], references=True), label, self.train_seconds(spec), key
         )
 
-    def train_seconds(self, backbone) -> float:
-        points = self.recipe.batch
-        for n in self.recipe.patch:
-            points *= n
-        return self.recipe.steps * points * sum(backbone.widths[:2]) / 48 * 4e-7
+    def train_seconds(self, backbone: Backbone) -> float:
+        """A guess from the positions of a batch and the products of widths at the first level's resolution."""
+        positions = self.recipe.batch * math.prod(self.recipe.patch) / backbone.stem_stride ** len(self.recipe.patch)
+        width = backbone.widths[0]
+        return self.recipe.steps * positions * width * (1 + backbone.convolutions) * GUESS_SECONDS
 
     def prepare_task(
         self, method: MethodCard, backbone: str, seed: int, train: Task, parts: Mapping[str, Part]
@@ -79,6 +81,7 @@ class Tasks:
             "seed": seed,
             "source": payload_of(parts["train"]),
             "source_val": payload_of(parts["val"]),
+            "recipe": asdict(self.recipe),
             "device": self.options.device,
             "threads": self.options.threads,
         }
@@ -91,7 +94,7 @@ class Tasks:
             parts["val"].references_keys(),
             seed,
         ]
-        seconds = self.train_seconds(backbone_named(backbone)) if "prepare" in method.prepares else 5.0
+        seconds = self.train_seconds(self.scenario.architecture(backbone)) if "prepare" in method.prepares else 5.0
         return self.graph.add("prepare", payload, needs, f"preparing {method.name}", seconds, key)
 
     def fold_tasks(self, method, backbone, seed, draw, name, state: Task, source, fold, *, permuted) -> Fold:
@@ -205,7 +208,7 @@ class Tasks:
             key["fewshot"] = [labelled.images_keys(), labelled.references_keys()]
 
     def predict_seconds(self, track: Track, backbone: str) -> float:
-        train = self.train_seconds(backbone_named(backbone))
+        train = self.train_seconds(self.scenario.architecture(backbone))
         shares = {Track.REFERENCE: 1.0, Track.UDA: 1.0, Track.FEWSHOT: self.recipe.fewshot_steps / self.recipe.steps}
         return 3.0 + shares.get(track, 0.0) * train
 
@@ -223,7 +226,8 @@ class Tasks:
         `names` and `donors` are those of `shiftbench.scoring.score_fold`.
         """
         structures = [[n, s.tolerance] for n, s in self.scenario.structures.items()]
-        special = {k: v for k, v in (("names", names), ("donors", donors)) if v is not None}
+        layout = asdict(self.layout) if self.layout.counts_instances else None
+        special = {k: v for k, v in (("names", names), ("donors", donors), ("layout", layout)) if v is not None}
         payload = {"predict": predict.key, "test": payload_of(test), "structures": structures, **special}
         versions = {name: scorer.version for name, scorer in SCORERS.items()}
         key = [predict.key, test.references_keys(), structures, versions, *([special] if special else [])]

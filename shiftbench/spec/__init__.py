@@ -10,30 +10,23 @@ from shiftbench.spec.files import (
     scenario_files,
     suite_files,
 )
-from shiftbench.spec.scenario import (
-    BUDGET_NAMES,
-    BUDGETS,
-    Dimension,
-    Factorial,
-    Phantom,
-    Scenario,
-    Stream,
-    Structure,
-    Suite,
-    Training,
-)
+from shiftbench.spec.scenario import Factorial, Phantom, Scenario, Stream, Structure, Suite
 from shiftbench.spec.sealed import SALT_VARIABLE, commitment, unsealed
 from shiftbench.spec.target import CELL_SIGN, PERMUTED, RESELECT, Source, Step, Target
+from shiftbench.spec.training import BUDGET_NAMES, BUDGETS, LOSS_NAMES, Architecture, Dimension, Instances, Training
 
 __all__ = [
     "BUDGETS",
     "BUDGET_NAMES",
     "CELL_SIGN",
+    "LOSS_NAMES",
     "PERMUTED",
     "RESELECT",
     "SALT_VARIABLE",
+    "Architecture",
     "Dimension",
     "Factorial",
+    "Instances",
     "Phantom",
     "Scenario",
     "Source",

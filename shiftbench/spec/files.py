@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from shiftbench.errors import SpecError, nearest
-from shiftbench.spec.scenario import Factorial, Phantom, Scenario, Stream, Structure, Suite, Training
+from shiftbench.spec.scenario import Factorial, Phantom, Scenario, Stream, Structure, Suite
 from shiftbench.spec.target import Source, Step, Target
+from shiftbench.spec.training import Architecture, Instances, Loss, Training
 
 
 def content_root() -> Path:
@@ -44,6 +45,9 @@ def _keys_known_at(model: type[BaseModel], location: tuple[int | str, ...]) -> l
             "target": Target,
             "phantom": Phantom,
             "training": Training,
+            "loss": Loss,
+            "instances": Instances,
+            "backbone": Architecture,
             "factorial": Factorial,
             "stream": Stream,
         }

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from shiftbench.errors import nearest
+from shiftbench.backbones import Backbone
+from shiftbench.errors import SpecError, nearest
 from shiftbench.rng import digest
 from shiftbench.spec.factorial import missing_cells
 from shiftbench.spec.target import PERMUTED, Model, Source, Target
+from shiftbench.spec.training import (
+    BUDGET_NAMES,
+    BUDGETS,
+    Architecture,
+    Dimension,
+    Instances,
+    Training,
+    architecture_named,
+)
+from shiftbench.tasks import Task
 from shiftbench.types import Family, Recipe
-
-Dimension = Literal["2d", "3d"]
-
-# Budgets (ARCHITECTURE.md section 5): steps from scratch, steps of a few-shot fine-tuning, batch, patch per axis.
-BUDGETS: dict[tuple[str, Dimension], Recipe] = {
-    ("smoke", "2d"): Recipe("smoke", 20, 8, 4, (32, 32), 1e-2),
-    ("smoke", "3d"): Recipe("smoke", 20, 8, 2, (16, 32, 32), 1e-2),
-    ("quick", "2d"): Recipe("quick", 300, 40, 12, (128, 128), 1e-2),
-    ("quick", "3d"): Recipe("quick", 300, 60, 4, (32, 64, 64), 1e-2),
-    ("dev", "2d"): Recipe("dev", 500, 120, 16, (128, 128), 1e-2),
-    ("dev", "3d"): Recipe("dev", 400, 100, 4, (32, 64, 64), 1e-2),
-    ("core", "2d"): Recipe("core", 2500, 200, 16, (128, 128), 1e-2),
-    ("core", "3d"): Recipe("core", 2000, 200, 4, (32, 64, 64), 1e-2),
-    ("full", "2d"): Recipe("full", 20000, 500, 16, (256, 256), 1e-2),
-    ("full", "3d"): Recipe("full", 20000, 500, 2, (96, 96, 96), 1e-2),
-}
-BUDGET_NAMES = tuple(dict.fromkeys(name for name, _ in BUDGETS))
 
 
 class Structure(Model):
@@ -57,19 +52,6 @@ class Phantom(Model):
     spacing_mm: tuple[float, float, float] = (4.0, 3.125, 3.125)
     supersampling: tuple[int, int, int] = (1, 2, 2)
     seed: int = 0
-
-
-class Training(Model):
-    """What a scenario changes in its budget's recipe."""
-
-    steps: int | None = None
-    fewshot_steps: int | None = None
-    batch: int | None = None
-    patch: tuple[int, ...] | None = None
-    learning_rate: float | None = None
-    class_weights: tuple[float, ...] | None = None
-    foreground_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    augmentation: Literal["none", "light"] | None = None
 
 
 class Factorial(Model):
@@ -102,7 +84,7 @@ class Scenario(Model):
     `sealed` scenarios give ranges of levels; see `shiftbench.spec.sealed`.
     """
 
-    LATER = ("answer", "factorial", "stream", "sealed")
+    LATER = ("answer", "factorial", "stream", "sealed", "task", "instances", "backbone")
 
     name: str
     version: Annotated[int, Field(ge=1)]
@@ -112,10 +94,13 @@ class Scenario(Model):
     citation: str
     dataset: str
     dimension: Dimension
+    task: Literal["semantic", "instance", "panoptic"] = "semantic"
+    instances: Instances | None = None
     budget: str
     seeds: tuple[int, ...] = (0,)
     domain_seed: int = 0
     backbones: tuple[str, ...] = ("unet_bn",)
+    backbone: dict[str, Architecture] = {}
     normalise: Literal["zscore", "window"] = "zscore"
     window: tuple[float, float] = (-160.0, 240.0)
     phantom: Phantom = Phantom()
@@ -146,7 +131,22 @@ class Scenario(Model):
             raise ValueError(f"the domain name '{twice[0]}' is used twice")
         self._check_streams()
         self._check_seal()
+        self._check_training()
         return self
+
+    def _check_training(self) -> None:
+        axes, patch = int(self.dimension[0]), self.training.patch
+        if patch is not None and len(patch) != axes:
+            raise ValueError(f"training.patch has {len(patch)} entries; a {self.dimension} network has {axes} axes")
+        if self.training.stack is not None and self.dimension != "2.5d":
+            raise ValueError('training.stack is the number of slices of dimension = "2.5d"')
+        weights = self.training.class_weights
+        if weights is not None and len(weights) != len(self.structures) + 1:
+            raise ValueError(
+                f"training.class_weights has {len(weights)} entries; give {len(self.structures) + 1}: background first"
+            )
+        if self.instances is not None and self.task == "semantic":
+            raise ValueError('[instances] needs task = "instance" or task = "panoptic"')
 
     def _check_streams(self) -> None:
         known = {self.source[0].name, *(t.name for t in self.targets() if t.control != PERMUTED)}
@@ -181,8 +181,31 @@ class Scenario(Model):
     def recipe(self) -> Recipe:
         """The budget's recipe with this scenario's changes."""
         base = BUDGETS[self.budget, self.dimension]
-        changes = {k: v for k, v in self.training.model_dump().items() if v is not None}
-        return Recipe(**{**base.__dict__, **changes})
+        return Recipe(**{**base.__dict__, **self.training.changes()})
+
+    def architecture(self, name: str) -> Backbone:
+        """The backbone of this name, from the scenario's own tables or the shipped ones; SpecError if there is none."""
+        return architecture_named(name, self.backbone, self.name)
+
+    def layout(self, things: Sequence[str]) -> Task:
+        """The outputs of a network; `things` are the structures whose instances the data set tells apart.
+
+        Raises:
+            SpecError: instances are asked for and none of the scenario's structures has any.
+        """
+        classes = len(self.structures) + 1
+        if self.task == "semantic":
+            return Task(classes)
+        labels = tuple(i for i, name in enumerate(self.structures, start=1) if name in things)
+        if not labels:
+            known = ", ".join(things) or "none"
+            raise SpecError(
+                f"task = '{self.task}' needs a structure with instances",
+                where=self.name,
+                remedy=f"add one of those that the data set tells apart ({known}), or take the semantic task",
+            )
+        rules = self.instances or Instances()
+        return Task(classes, self.task, labels, rules.heads, rules.separate, rules.min_voxels)
 
     def digest(self) -> str:
         """Changes whenever any parsed value changes; formatting and order of keys do not matter."""

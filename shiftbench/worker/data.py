@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from shiftbench import materialise
@@ -11,22 +11,25 @@ from shiftbench.domains import DatasetRef, Part
 from shiftbench.scoring import score_fold
 from shiftbench.shifts.settings import Step
 from shiftbench.store import Store
+from shiftbench.tasks import Task
+
+Report = Callable[[str], None]  # told in words how far a task is; these tasks are short
 
 
-def anatomy(store: Store, key: str, task: Mapping[str, Any]) -> None:
+def anatomy(store: Store, key: str, task: Mapping[str, Any], _: Report) -> None:
     """Anatomies of a chunk of cases."""
     materialise.make_anatomies(store, key, DatasetRef(**task["dataset"]), task["cases"], task["population"])
 
 
-def images(store: Store, key: str, task: Mapping[str, Any]) -> None:
+def images(store: Store, key: str, task: Mapping[str, Any], _: Report) -> None:
     """Images of a chunk of cases under an acquisition."""
     steps = [Step(**step) for step in task["steps"]]
     materialise.make_images(store, key, task["anatomy"], task["cases"], task["acquisition"], steps, task["domain_seed"])
 
 
-def references(store: Store, key: str, task: Mapping[str, Any]) -> None:
+def references(store: Store, key: str, task: Mapping[str, Any], _: Report) -> None:
     """References of a chunk of cases under a protocol, moved as the anatomy was and with the annotators' noise."""
-    drawing = {name: task[name] for name in ("domain_seed", "annotator_noise_mm") if name in task}
+    drawing = {name: task[name] for name in ("domain_seed", "annotator_noise_mm", "instances") if name in task}
     if "steps" in task:
         drawing["steps"] = [Step(**step) for step in task["steps"]]
     materialise.make_references(
@@ -36,7 +39,7 @@ def references(store: Store, key: str, task: Mapping[str, Any]) -> None:
     )
 
 
-def score(store: Store, key: str, task: Mapping[str, Any]) -> None:
+def score(store: Store, key: str, task: Mapping[str, Any], _: Report) -> None:
     """Scores of finished predictions."""
     prediction = store.record("predict", task["predict"])
     test = Part.of(task["test"])
@@ -44,11 +47,12 @@ def score(store: Store, key: str, task: Mapping[str, Any]) -> None:
         *(store, prediction, task["predict"], test, task["structures"]),
         names=task.get("names"),
         donors=task.get("donors"),
+        layout=Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in task["layout"].items()}) if "layout" in task else None,
     )
     store.publish("score", key, {"rows": rows})
 
 
-def card(store: Store, key: str, task: Mapping[str, Any]) -> None:
+def card(store: Store, key: str, task: Mapping[str, Any], _: Report) -> None:
     """How far a target moved from its source."""
     parts = {name: Part.of(task[name]) for name in ("source", "target", "redrawn")}
     store.publish("card", key, {"card": shift_card(store, **parts, structures=task["structures"])})

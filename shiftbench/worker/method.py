@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,18 @@ from safetensors.torch import load_file, save_file
 
 from shiftbench.backbones import Backbone
 from shiftbench.contract import SIDECAR_BYTES, grant, validate_prediction
-from shiftbench.domains import Part, load_image, load_reference, not_applicable
+from shiftbench.domains import Part, load_image, load_instances, load_reference, not_applicable
 from shiftbench.errors import MethodError, NotApplicable
 from shiftbench.methods import LoadedMethod, from_payload
 from shiftbench.networks import Normalise, Normalised, build
 from shiftbench.rng import digest, generator
 from shiftbench.store import Store
 from shiftbench.tasks import Task
-from shiftbench.train import fit_supervised
+from shiftbench.train import Checkpoint, Progress, fit_supervised
 from shiftbench.types import Access, Episode, LabelledSet, LossTerm, Method, Predictor, Recipe, Status, UnlabelledSet
 from shiftbench.worker.memory import PeakMemory
+
+Report = Callable[[str], None]  # told in words how far a task is
 
 # What of a training task the network and its weights depend on, beside the data.
 TRAINED = ("backbone", "architecture", "dimension", "layout", "normalise", "window", "recipe", "seed")
@@ -42,13 +44,20 @@ def untrained(task: Mapping[str, Any], channels: int) -> Normalised:
     )
 
 
-def train(store: Store, key: str, task: Mapping[str, Any]) -> None:
-    """The source training that every method without its own shares."""
+def train(store: Store, key: str, task: Mapping[str, Any], report: Report) -> None:
+    """The source training that every method without its own shares; a killed one goes on from its last checkpoint."""
     started = time.perf_counter()
-    cases = labelled(store, Part.of(task["train"]), task["device"])
+    cases = labelled(store, Part.of(task["train"]), task["device"], instances=_counts_instances(task))
     channels = int(cases.images[0].shape[0])
     model = untrained(task, channels).to(task["device"])
-    losses = fit_supervised(model, cases, recipe_of(task), rng=generator(task["seed"], "train"))
+    losses = fit_supervised(
+        model,
+        cases,
+        recipe_of(task),
+        rng=generator(task["seed"], "train"),
+        checkpoint=Checkpoint(store.unfinished("train", key), identity=key),
+        observe=lambda progress: report(_in_words(progress)),
+    )
     record = {
         "task": {k: task[k] for k in TRAINED},
         "channels": channels,
@@ -63,12 +72,21 @@ def train(store: Store, key: str, task: Mapping[str, Any]) -> None:
         store.publish("train", key, record, folder)
 
 
-def prepare(store: Store, key: str, task: Mapping[str, Any]) -> None:
+def _in_words(progress: Progress) -> str:
+    """How far a training is, for people."""
+    score = "" if progress.dsc is None else f", DSC {progress.dsc:.2f}"
+    left = f", {progress.seconds_left:.0f} s left"
+    return f"step {progress.step} of {progress.steps}, loss {progress.loss:.3f}{score}{left}"
+
+
+def prepare(store: Store, key: str, task: Mapping[str, Any], report: Report) -> None:
     """A method's own source training (`prepare`), or its sidecar beside the shared model (`summarise`)."""
     loaded = from_payload(task["method"])
-    source = labelled(store, Part.of(task["source"]), task["device"])
-    source_val = labelled(store, Part.of(task["source_val"]), task["device"])
     shared = store.record("train", task["train"])
+    source, source_val = (
+        labelled(store, Part.of(task[part]), task["device"], instances=_counts_instances(shared["task"]))
+        for part in ("source", "source_val")
+    )
     started = time.perf_counter()
     own = None
     try:
@@ -77,6 +95,7 @@ def prepare(store: Store, key: str, task: Mapping[str, Any]) -> None:
                 source,
                 source_val,
                 lambda: untrained(shared["task"], shared["channels"]).to(task["device"]),
+                recipe=recipe_of(task),
                 rng=generator(task["seed"], "prepare", loaded.name),
             )
             own, sidecar = prepared.model, dict(prepared.sidecar)
@@ -125,22 +144,24 @@ def load_state(store: Store, state: Sequence[str], device: str) -> tuple[Normali
     return model.to(device).eval(), sidecar
 
 
-def predict(store: Store, key: str, task: Mapping[str, Any]) -> None:
+def predict(store: Store, key: str, task: Mapping[str, Any], report: Report) -> None:
     """Adapts and predicts one fold or stream; what fails is recorded case by case and never counts as done."""
     try:
-        _predict(store, key, task)
+        _predict(store, key, task, report)
     except NotApplicable as reason:
         store.publish("predict", key, {"not_applicable": str(reason), "cases": {}})
 
 
-def _predict(store: Store, key: str, task: Mapping[str, Any]) -> None:
+def _predict(store: Store, key: str, task: Mapping[str, Any], report: Report) -> None:
     if "not_applicable" in task:
         raise NotApplicable(task["not_applicable"].rstrip("."))
     loaded = from_payload(task["method"])
     stream = _Stream(store, loaded, task)
     record: dict[str, Any] = {"cases": {}}
     with store.workspace() as folder:
-        for name, images_key, case in _places(store, task):
+        places = list(_places(store, task))
+        for i, (name, images_key, case) in enumerate(places):
+            report(f"case {i + 1} of {len(places)}")
             image = torch.from_numpy(load_image(store, images_key, case)).to(task["device"])
             labels, record["cases"][name] = stream.one(image)
             if labels is not None:
@@ -169,8 +190,8 @@ class _Stream:
     def __init__(self, store: Store, loaded: LoadedMethod, task: Mapping[str, Any]):
         self.store, self.loaded, self.task = store, loaded, task
         self.model, sidecar = load_state(store, task["state"], task["device"])
-        self.access = granted(store, task, loaded.method, sidecar)
-        self.classes = store.record("train", self._train_key())["task"]["layout"]["classes"]
+        self.layout = store.record("train", self._train_key())["task"]["layout"]
+        self.access = granted(store, task, loaded.method, sidecar, instances=self.layout["kind"] != "semantic")
         self.predictor: Predictor | None = None
         self.broken: Exception | None = None
         self.seconds_adapt = 0.0
@@ -248,30 +269,49 @@ def _stream_order(store: Store, test: Part, domain_seed: int) -> Iterable[tuple[
     return [by_name[i] for i in order]
 
 
-def granted(store: Store, task: Mapping[str, Any], method: Method, sidecar: Mapping[str, torch.Tensor]) -> Access:
+def granted(
+    store: Store,
+    task: Mapping[str, Any],
+    method: Method,
+    sidecar: Mapping[str, torch.Tensor],
+    *,
+    instances: bool = False,
+) -> Access:
     """What the plan put into the task, as far as the method's track entitles it."""
     device = task["device"]
+
+    def cases(part: str, order: Sequence[str] | None = None) -> LabelledSet | None:
+        return labelled(store, Part.of(task[part]), device, order, instances=instances) if part in task else None
+
     return grant(
         method,
         recipe=recipe_of(task),
-        source=labelled(store, Part.of(task["source_train"]), device) if "source_train" in task else None,
-        source_val=labelled(store, Part.of(task["source_val"]), device) if "source_val" in task else None,
+        source=cases("source_train"),
+        source_val=cases("source_val"),
         target=UnlabelledSet(_images(store, Part.of(task["adapt"]), device)) if "adapt" in task else None,
-        labelled_target=(
-            labelled(store, Part.of(task["fewshot"]), device, task["fewshot_order"]) if "fewshot" in task else None
-        ),
+        labelled_target=cases("fewshot", task.get("fewshot_order")),
         sidecar=sidecar,
     )
 
 
-def labelled(store: Store, part: Part, device: str, order: Sequence[str] | None = None) -> LabelledSet:
+def _counts_instances(task: Mapping[str, Any]) -> bool:
+    """Whether the network of a training task tells instances apart."""
+    return task["layout"]["kind"] != "semantic"
+
+
+def labelled(
+    store: Store, part: Part, device: str, order: Sequence[str] | None = None, *, instances: bool = False
+) -> LabelledSet:
     """Images and references of a part (cases that could not be acquired are left out), under opaque patient ids."""
     missing, where = not_applicable(store, part), part.where()
     cases = [case for case in (order if order is not None else where) if case not in missing]
     images = [torch.from_numpy(load_image(store, where[case][1], case)).to(device) for case in cases]
     references = [torch.from_numpy(load_reference(store, where[case][2], case)).to(device) for case in cases]
     patients = [store.record("anatomy", where[case][0])["cases"][case]["patient"] for case in cases]
-    return LabelledSet(images, references, [digest("patient", p)[:12] for p in patients])
+    ids = None
+    if instances:
+        ids = [torch.from_numpy(load_instances(store, where[case][2], case)).to(device) for case in cases]
+    return LabelledSet(images, references, [digest("patient", p)[:12] for p in patients], ids)
 
 
 def _images(store: Store, part: Part, device: str) -> list[torch.Tensor]:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
@@ -25,7 +26,10 @@ LANES = {"data": "shiftbench.worker.data", "method": "shiftbench.worker.method"}
 
 
 def serve(connection: Connection, lane: str, root: str, threads: int) -> None:
-    """Runs tasks [kind, key, payload] (JSON) from `connection` until it closes; answers {"ok": ...} to each."""
+    """Runs tasks [kind, key, payload] (JSON) from `connection` until it closes.
+
+    Says {"progress": words} while a task is under way, and {"ok": ...} at its end.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
     handlers, store = import_module(LANES[lane]).HANDLERS, Store(Path(root))
     if "torch" in sys.modules:
@@ -37,7 +41,8 @@ def serve(connection: Connection, lane: str, root: str, threads: int) -> None:
         except (EOFError, OSError):
             return
         started = time.perf_counter()
-        answer = attempt(handlers.get(kind, _unknown(kind, lane)), store, key, payload)
+        handler = handlers.get(kind, _unknown(kind, lane))
+        answer = attempt(handler, store, key, payload, lambda words: _send(connection, {"progress": words}))
         _send(connection, {**answer, "seconds": time.perf_counter() - started})
 
 
@@ -46,10 +51,12 @@ def _send(connection: Connection, answer: dict[str, Any]) -> None:
         connection.send_bytes(json.dumps(answer).encode())
 
 
-def attempt(handler: Any, store: Store, key: str, payload: Any) -> dict[str, Any]:
+def attempt(
+    handler: Any, store: Store, key: str, payload: Any, report: Callable[[str], None] = lambda words: None
+) -> dict[str, Any]:
     """The answer to one task: done, or the cause of its failure."""
     try:
-        handler(store, key, payload)
+        handler(store, key, payload, report)
         return {"ok": True}
     except Exception as error:
         return _failed(error)

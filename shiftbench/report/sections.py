@@ -16,7 +16,8 @@ from shiftbench.report.words import DASH, FAMILY_NAMES
 from shiftbench.robustness.attribution import ALL, attribution
 from shiftbench.robustness.constants import CONSTANTS
 from shiftbench.robustness.impossible import impossible
-from shiftbench.robustness.streams import streams
+from shiftbench.robustness.segments import segments
+from shiftbench.robustness.streams import outside_streams, streams
 
 _IMPOSSIBLE = (
     "References are permuted between patients. Solved: better than the DSC between the references of different"
@@ -32,6 +33,11 @@ _ATTRIBUTION = (
     " cause alone; interaction: what several do beyond the sum of their parts; Shapley: the effect and an equal part of"
     " every interaction. Effects and interactions add up to the total, and so do the Shapley values. 95 % intervals"
     " over patients crossed with seeds: two-way t with fewer than five seeds, bootstrap otherwise."
+)
+_SEGMENTS = (
+    "Panoptic quality of each structure whose segments are counted (a match overlaps by IoU > 0.5), with 95 % intervals"
+    " over patients. PQ = SQ x RQ in each case: quality of the matched segments times the F1 of detection. gain: paired"
+    " difference of PQ to source-only. SQ is over cases with a match, precision over cases with a prediction."
 )
 
 
@@ -64,7 +70,12 @@ def sections(rows: pd.DataFrame) -> list[Section]:
     Raises:
         OutputError: see `robustness.patient_table`.
     """
-    made = (_impossible(impossible(rows)), _streams(streams(rows)), _attribution(attribution(rows)))
+    made = (
+        _impossible(impossible(rows)),
+        _segments(segments(outside_streams(rows))),
+        _streams(streams(rows)),
+        _attribution(attribution(rows)),
+    )
     return [section for section in made if not section.table.empty]
 
 
@@ -99,6 +110,20 @@ def _streams(table: pd.DataFrame) -> Section:
     )
     head = ("Stream", "Order", "Method", "Episode", "Backbone", "DSC", "Order SD", "Gain", "First third", "Last third")
     return Section("streams.csv", "Streams", _STREAMS, "", table, head, body, 5)
+
+
+def _segments(table: pd.DataFrame) -> Section:
+    body = tuple(
+        (
+            *(f"{row.scenario}: {row.target}", row.structure, _method(row), row.backbone),
+            *(_limits(row, "pq"), _limits(row, "gain"), _number(row.sq), _number(row.rq)),
+            *(_number(row.instance_precision), _number(row.instance_recall), f"{row.n_patients} x {row.n_seeds}"),
+        )
+        for row in table.itertuples()
+    )
+    head = ("Target", "Structure", "Method", "Backbone", "PQ", "Gain", "SQ", "RQ", "Precision", "Recall")
+    head = (*head, "Patients x seeds")
+    return Section("segments.csv", "Instances and segments", _SEGMENTS, "", table, head, body, 4)
 
 
 def _attribution(table: pd.DataFrame) -> Section:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from shiftbench.errors import OutputError
-from shiftbench.metrics import SCORERS
 from shiftbench.metrics.case import REFERENCE_EMPTY
+from shiftbench.metrics.scorers import METRICS
 from shiftbench.stats import Interval
 from shiftbench.types import FAILURES, Status
 
@@ -67,7 +67,7 @@ def patient_table(rows: pd.DataFrame, metric: str = "dsc") -> pd.DataFrame:
 
     Args:
         rows: the columns of `shiftbench.types.Row`.
-        metric: one whose worst value is 0: "dsc" or "nsd".
+        metric: one whose worst value is 0: "dsc", "nsd" or "pq".
 
     Returns:
         One row per backbone, budget, target, method, seed, draw and patient, with `score` and `ranked`.
@@ -76,8 +76,8 @@ def patient_table(rows: pd.DataFrame, metric: str = "dsc") -> pd.DataFrame:
         ValueError: the metric is not bounded, so that a failure has no value in a mean.
         OutputError: two rows for the same thing, a row without a value, or methods with unequal case sets.
     """
-    if SCORERS[metric].worst != 0.0:
-        raise ValueError(f"'{metric}' has no worst value that a mean can hold; use dsc or nsd")
+    if METRICS[metric].worst != 0.0:
+        raise ValueError(f"'{metric}' has no worst value that a mean can hold; use dsc, nsd or pq")
     scored = _positive(rows_of(rows, metric))
     _refuse_unequal_case_sets(scored[scored["ranked"]])
     keys = [*ENTRY, "seed", "draw", "patient"]
@@ -91,7 +91,7 @@ def rows_of(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     missing = set(_NEEDED) - set(rows.columns)
     if missing:
         raise OutputError(f"rows without the columns {', '.join(sorted(missing))}", remedy="give the rows of a run")
-    chosen = rows[(rows["metric"] == metric) & (rows["definition"] == SCORERS[metric].definition)]
+    chosen = rows[(rows["metric"] == metric) & (rows["definition"] == METRICS[metric].definition)]
     chosen = chosen.astype({"level": float, "k": float, "value": float})
     key = [*ENTRY, "seed", "draw", "case", "structure"]
     twice = chosen.duplicated(key)

@@ -1,0 +1,76 @@
+"""How well methods tell instances apart: panoptic quality per target and structure, with what it is made of."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from shiftbench.robustness.constants import SOURCE_ONLY
+from shiftbench.robustness.patients import (
+    ENTRY,
+    Entry,
+    bounds,
+    entries_of,
+    limits,
+    matched,
+    patient_table,
+    rows_of,
+)
+from shiftbench.stats import Interval, mean_interval, paired_difference
+
+PARTS = ("sq", "rq", "instance_precision", "instance_recall")
+COLUMNS = (
+    *(*ENTRY, "structure", "pq", "pq_low", "pq_high", "n_patients", "n_seeds", "conditional"),
+    *("gain", "gain_low", "gain_high", *PARTS),
+)
+
+
+def segments(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per method, target and structure whose segments are counted.
+
+    `pq` is the mean over patients with at least one reference segment, `gain` its paired difference to source-only.
+    `rq`, `instance_precision` and `instance_recall` are means over the same cases; `sq` over those with a match, and
+    precision over those with a prediction, for elsewhere they have no value.
+
+    Args:
+        rows: the columns of `shiftbench.types.Row`.
+
+    Raises:
+        OutputError: see `patient_table`.
+    """
+    counted = rows[rows["metric"] == "pq"]["structure"].unique()
+    records = [record for name in counted for record in _of_structure(rows[rows["structure"] == name], str(name))]
+    table = pd.DataFrame(records, columns=COLUMNS).astype({"k": "Int64"})
+    return table.sort_values([*ENTRY, "structure"], kind="stable", ignore_index=True)
+
+
+def _of_structure(rows: pd.DataFrame, structure: str) -> list[dict]:
+    entries = entries_of(patient_table(rows, "pq"))
+    parts = {name: _means(rows, name) for name in PARTS}
+    source_only = {(e.backbone, e.budget, *e.place): e for e in entries if e.method == SOURCE_ONLY}
+    return [
+        dict(zip(ENTRY, entry.identity, strict=True))
+        | {"structure": structure}
+        | limits("pq", mean_interval(entry.scores))
+        | bounds("gain", _gain(entry, source_only.get((entry.backbone, entry.budget, *entry.place))))
+        | {name: means.get(entry.identity) for name, means in parts.items()}
+        for entry in entries
+    ]
+
+
+def _gain(entry: Entry, base: Entry | None) -> Interval | None:
+    if base is None or entry.method == SOURCE_ONLY:
+        return None
+    pair = matched(entry.scores, base.scores)
+    return paired_difference(*pair) if pair else None
+
+
+def _means(rows: pd.DataFrame, metric: str) -> dict[tuple, float]:
+    """Mean over patients of the values that there are, per method and target."""
+    chosen = rows_of(rows, metric).dropna(subset="value")
+    if chosen.empty:
+        return {}
+    by_patient = chosen.assign(score=chosen["value"], ranked=True).groupby(
+        [*ENTRY, "seed", "patient"], dropna=False, sort=False
+    )
+    patients = by_patient.agg({"score": "mean", "ranked": "first", "level_value": "first", "level_unit": "first"})
+    return {e.identity: float(e.scores.mean(axis=None)) for e in entries_of(patients.reset_index())}

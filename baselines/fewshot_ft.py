@@ -14,7 +14,7 @@ Differs from the paper:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,10 +29,10 @@ from shiftbench.api import (
     NotApplicable,
     PatchSampler,
     Predictor,
+    Supervised,
     Track,
     batch_norm_layers,
     copies,
-    dice_ce,
     fit,
     norm_layers,
     norm_parameters,
@@ -64,32 +64,36 @@ class Method:
             raise NotApplicable("there is no labelled target case", remedy="choose a target with labelled adapt cases")
         parameters = train_only_(model, part_of(model, self.part))
         statistics_follow = self.part in ("full", "norm")
+        steps = access.recipe.fewshot_steps if self.steps is None else self.steps
+        samplers = self._samplers(model, access, rng)
+        supervised = Supervised(samplers[0], access.recipe, steps)
 
-        def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        def loss(network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
             if not statistics_follow:
                 for layer in batch_norm_layers(network):
                     layer.eval()
-            images, references = batch
-            return dice_ce(network(images), references, access.recipe.class_weights)
+            return supervised(network, batch)
 
-        before, batches = copies(parameters), self._batches(model, access, rng)
-        steps = access.recipe.fewshot_steps if self.steps is None else self.steps
+        before, batches = copies(parameters), _together(samplers)
         fit(model, batches, loss, steps=steps, rng=rng, learning_rate=self.lr, parameters=parameters)
         if steps and self.lr:
             require_moved(before, parameters)
         return predictor(model)
 
-    def _batches(self, model: Normalised, access: Access, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def _samplers(self, model: Normalised, access: Access, rng: np.random.Generator) -> list[PatchSampler]:
+        """The sampler of the labelled target cases and, for replay, that of the source, with half a batch each."""
         if not self.replay:
-            return iter(PatchSampler(model, access.fewshot, access.recipe, rng))
+            return [PatchSampler(model, access.fewshot, access.recipe, rng)]
         if access.source is None:
             raise NotApplicable("there are no source cases to replay")
         half = replace(access.recipe, batch=max(1, access.recipe.batch // 2))
-        new, old = PatchSampler(model, access.fewshot, half, rng), PatchSampler(model, access.source, half, rng)
-        return (
-            (torch.cat([x, x_source]), torch.cat([y, y_source]))
-            for (x, y), (x_source, y_source) in zip(new, old, strict=False)
-        )
+        return [PatchSampler(model, cases, half, rng) for cases in (access.fewshot, access.source)]
+
+
+def _together(samplers: Sequence[PatchSampler]) -> Iterator[tuple[Tensor, ...]]:
+    """Batches of all samplers as one."""
+    for batches in zip(*samplers, strict=False):
+        yield tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
 
 
 def part_of(model: Normalised, part: str) -> list[nn.Parameter]:

@@ -10,7 +10,7 @@ from shiftbench.blocks import (
     copies,
     device_of,
     entropy,
-    forward,
+    features,
     instance_norm_layers,
     log_probabilities,
     low_frequency_amplitude,
@@ -27,20 +27,21 @@ from shiftbench.blocks import (
     statistics,
     swap_low_frequencies,
     swapped_spectrum,
-    tiles,
     train_only_,
     untrained,
     use_batch_statistics_,
 )
 from shiftbench.errors import NotApplicable
+from shiftbench.inference import forward, tiles
 from shiftbench.losses import dice_ce
 from shiftbench.networks import Normalised
 from shiftbench.rng import generator
-from shiftbench.train import PatchSampler, augment, fit, fit_supervised, seeded
+from shiftbench.train import PatchSampler, Supervised, augment, fit, fit_supervised, seeded
 from shiftbench.types import (
     Access,
     Episode,
     LabelledSet,
+    LossTerm,
     Prediction,
     Predictor,
     Prepared,
@@ -53,6 +54,7 @@ __all__ = [
     "Access",
     "Episode",
     "LabelledSet",
+    "LossTerm",
     "Normalised",
     "NotApplicable",
     "PatchSampler",
@@ -60,6 +62,7 @@ __all__ = [
     "Predictor",
     "Prepared",
     "Recipe",
+    "Supervised",
     "Track",
     "UnlabelledSet",
     "augment",
@@ -71,6 +74,7 @@ __all__ = [
     "device_of",
     "dice_ce",
     "entropy",
+    "features",
     "fit",
     "fit_supervised",
     "forward",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from shiftbench.errors import NotApplicable
-from shiftbench.inference import forward, tiles
+from shiftbench.inference import outputs, tiles
 from shiftbench.networks import Normalised
 from shiftbench.train import seeded
 from shiftbench.types import Prediction, Predictor
@@ -36,12 +38,14 @@ def log_probabilities(logits: Tensor) -> Prediction:
 
 
 def predictor(model: Normalised) -> Predictor:
-    """The frozen model as a predictor: log-probabilities (k, *s) on the device of the image that is given."""
+    """The frozen model as a predictor: log-probabilities (k, *s) and heads on the device of the image that is given."""
     device = device_of(model)
 
     def predict(image: Tensor) -> Prediction:
         with torch.no_grad():
-            return log_probabilities(forward(model, image.to(device)).to(image.device))
+            found = outputs(model, image.to(device))
+            heads = found.heads.float().to(image.device) if model.task.heads else None
+            return replace(log_probabilities(found.classes.to(image.device)), heads=heads)
 
     return predict
 
@@ -70,6 +74,7 @@ REQUIREMENTS = {
     "batch_norm": ("batch norm with running statistics", batch_norm_layers),
     "instance_norm_affine": ("instance norm with learnt scale and shift", instance_norm_layers),
     "norm_affine": ("a norm layer with learnt scale and shift", norm_layers),
+    "features": ("declared features", lambda model: getattr(model, "features", None)),
 }
 
 
@@ -79,6 +84,29 @@ def require(model: nn.Module, *requirements: str) -> None:
         words, find = REQUIREMENTS[name]
         if not find(model):
             raise NotApplicable(f"the backbone has no {words}", remedy="choose a backbone that has it")
+
+
+@contextmanager
+def features(model: Normalised, name: str) -> Iterator[list[Tensor]]:
+    """What a declared submodule returns, one tensor per forward pass inside the block; gradients flow.
+
+    Args:
+        model: stays as it is.
+        name: "encoder" (the level before the bottleneck), "bottleneck", "penultimate" (what enters the head) or "head"
+            of our U-Net; what its entry in BACKBONES declares for another network.
+
+    Raises:
+        NotApplicable: the backbone does not declare it.
+    """
+    if name not in model.features:
+        remedy = f"it declares {', '.join(model.features)}" if model.features else "it declares none"
+        raise NotApplicable(f"the backbone declares no feature '{name}'", remedy=remedy)
+    seen: list[Tensor] = []
+    hook = model.network.get_submodule(model.features[name]).register_forward_hook(lambda _, __, out: seen.append(out))
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def use_batch_statistics_(model: nn.Module) -> None:

@@ -27,7 +27,7 @@ from shiftbench.train import fit_supervised
 from shiftbench.types import Episode, LabelledSet, Prediction, Recipe, Track, UnlabelledSet
 
 CLASSES = 3
-SHAPES = {2: (6, 32, 32), 3: (8, 32, 32)}  # a volume as slices for a 2-D network, and whole
+SHAPES = {2: (6, 32, 32), 3: (16, 32, 32)}  # a volume as slices for a 2-D network, and whole
 BACKBONES = ("unet_bn", "unet_in")
 LABELLED_TRACKS = (Track.FEWSHOT, Track.REFERENCE)
 CARRIES_STATE = (Episode.ONLINE, Episode.CONTINUAL)

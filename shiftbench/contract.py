@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from shiftbench import instances
 from shiftbench.errors import MethodError
+from shiftbench.tasks import Task
 from shiftbench.types import Access, LabelledSet, Method, Prediction, Recipe, Track, UnlabelledSet
 
-REQUIREMENTS = ("batch_norm", "instance_norm_affine", "norm_affine")
+REQUIREMENTS = ("batch_norm", "instance_norm_affine", "norm_affine", "features")
 NORMALISATION_TOLERANCE = 1e-2  # of the log of the sum of probabilities: room for half precision
 SIDECAR_BYTES = 2**20
 
@@ -52,20 +54,46 @@ def grant(
     given: dict[str, Any] = {name: value for name, value in offered.items() if name in allowed}
     k = getattr(method, "k", None)
     if given.get("fewshot") is not None and method.track is Track.FEWSHOT and k is not None:
-        given["fewshot"] = LabelledSet(*(part[:k] for part in _parts(given["fewshot"])))
+        given["fewshot"] = _first(given["fewshot"], k)
     return Access(recipe=recipe, sidecar=dict(sidecar or {}) if "sidecar" in allowed else {}, **given)
 
 
-def _parts(cases: LabelledSet) -> tuple[Any, Any, Any]:
-    return cases.images, cases.references, cases.patients
+def _first(cases: LabelledSet, k: int) -> LabelledSet:
+    ids = None if cases.instances is None else cases.instances[:k]
+    return LabelledSet(cases.images[:k], cases.references[:k], cases.patients[:k], ids)
 
 
-def validate_prediction(prediction: Prediction, image: Any, classes: int) -> np.ndarray:
+def decode_prediction(prediction: Prediction, image: Any, task: Task) -> tuple[np.ndarray, np.ndarray | None]:
+    """Labels, uint8 (*s), of a prediction, and the instance ids of its things, int32 (*s); None in semantic tasks.
+
+    Ids are the method's own where it gives some, else they are decoded from its heads, else things are counted by
+    connected components. Every thing voxel gets an id of one class, and nothing else has one.
+
+    Raises:
+        MethodError: as `validate_prediction`.
+    """
+    labels = validate_prediction(prediction, image, task.classes, heads=len(task.heads))
+    if not task.counts_instances:
+        return labels, None
+    if prediction.instances is not None:
+        own = prediction.instances.detach().to("cpu").numpy()
+        return instances.without_small(labels, instances.settled(labels, own, task.things), task.min_voxels)
+    heads = None if prediction.heads is None else prediction.heads.detach().float().to("cpu").numpy()
+    return instances.separate(labels, heads, task)
+
+
+def validate_prediction(prediction: Prediction, image: Any, classes: int, *, heads: int = 0) -> np.ndarray:
     """Labels, uint8 (*s), of a prediction for the raw case `image` (c, *s); the argmax where it gives none itself.
+
+    Args:
+        prediction: what a method returned.
+        image: the case.
+        classes: background and structures.
+        heads: of the task; a prediction holds the outputs of all of them, or of none.
 
     Raises:
         MethodError: not a Prediction of tensors, wrong shape or dtype, NaN or infinity, log-probabilities that are not
-            normalised, or a label outside 0..classes-1.
+            normalised, a label outside 0..classes-1, or a negative instance id.
     """
     if not isinstance(prediction, Prediction):
         raise MethodError(f"returned a {type(prediction).__name__}", remedy="return a shiftbench.api.Prediction")
@@ -80,6 +108,12 @@ def validate_prediction(prediction: Prediction, image: Any, classes: int) -> np.
             raise MethodError("log_probabilities do not add up to one", remedy="return logits.log_softmax(0)")
     if prediction.uncertainty is not None:
         _check_array("uncertainty", prediction.uncertainty, grid, floating=True)
+    if prediction.heads is not None:
+        _check_array("heads", prediction.heads, (heads, *grid), floating=True)
+    if prediction.instances is not None:
+        _check_array("instances", prediction.instances, grid, floating=False)
+        if int(prediction.instances.min()) < 0:
+            raise MethodError("instances has negative ids", remedy="give 0 where there is no thing")
     if labels is None:
         return scores.detach().max(0).indices.to("cpu").numpy().astype(np.uint8)  # type: ignore[union-attr]
     _check_array("labels", labels, grid, floating=False)

@@ -190,6 +190,12 @@ def load_reference(store: Store, references_key: str, case_id: str) -> np.ndarra
     return np.load(store.artifact("references", references_key) / f"{case_id}.npy", allow_pickle=False)
 
 
+def load_instances(store: Store, references_key: str, case_id: str) -> np.ndarray:
+    """Instance ids (*s), int32, 0 where there is no thing; there are some where a task counts instances."""
+    path = store.artifact("references", references_key) / f"{case_id}.instances.npy"
+    return np.load(path, allow_pickle=False).astype(np.int32)
+
+
 def not_applicable(store: Store, part: Part) -> dict[str, str]:
     """Cases of a part that could not be acquired as asked, with the reason."""
     reasons: dict[str, str] = {}

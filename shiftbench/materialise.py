@@ -15,6 +15,7 @@ from torch import Tensor
 from shiftbench.data.phantoms.tissues import tissue_maps
 from shiftbench.domains import DatasetRef, load_anatomy
 from shiftbench.errors import NotApplicable
+from shiftbench.instances import settled
 from shiftbench.rng import generator
 from shiftbench.shifts import ct, mr
 from shiftbench.shifts.acquisition import acquire, moved_labels
@@ -119,7 +120,7 @@ def drawn(
 
     Where some of the acquisition's `steps` move the anatomy, its labels are moved by the same field and then drawn.
     """
-    anatomy = moved_labels(anatomy, steps, key=(domain_seed, dataset.digest, anatomy.case_id)) if steps else anatomy
+    anatomy = _moved(anatomy, dataset, steps, domain_seed)
     return draw_reference(
         anatomy.fine,
         anatomy.instances,
@@ -137,6 +138,22 @@ def drawn(
     )
 
 
+def _moved(anatomy: Anatomy, dataset: Dataset, steps: Sequence[Step], domain_seed: int) -> Anatomy:
+    """The anatomy with its labels and instances where the acquisition's steps have moved the image."""
+    return moved_labels(anatomy, steps, key=(domain_seed, dataset.digest, anatomy.case_id)) if steps else anatomy
+
+
+def drawn_instances(anatomy: Anatomy, reference: np.ndarray, dataset: Dataset, structures: Sequence[str]) -> np.ndarray:
+    """Instance ids (*s) of the things in a drawn reference, 1 to n, in the smallest unsigned integer that holds them.
+
+    The anatomy's ids hold where the reference shows a thing. What a protocol adds to one, as a margin, belongs to the
+    nearest; what is drawn where the anatomy has none is counted by connected components.
+    """
+    things = [label for label, name in enumerate(structures, start=1) if name in dataset.things]
+    ids = settled(reference, anatomy.instances, things)
+    return ids.astype(np.min_scalar_type(int(ids.max(initial=0))))
+
+
 def make_references(
     store: Store,
     key: str,
@@ -148,6 +165,7 @@ def make_references(
     steps: Sequence[Step] = (),
     domain_seed: int = 0,
     annotator_noise_mm: float | None = None,
+    instances: bool = False,
 ) -> None:
     """Draws the cases' references under the protocol and publishes them, apart from the images.
 
@@ -156,15 +174,19 @@ def make_references(
         steps: those that move the anatomy: labels are moved by the field that moves the image, and then drawn.
         domain_seed: of the draws of steps and annotators.
         annotator_noise_mm: random displacement of the contours, a control; None for none.
+        instances: whether the ids of things are published beside them.
     """
     opened = dataset.open()
     with store.workspace() as folder:
         for case_id in cases:
-            anatomy = load_anatomy(store, anatomy_key, case_id)
-            reference = drawn(anatomy, opened, structures, protocol, steps=steps, domain_seed=domain_seed)
+            anatomy = _moved(load_anatomy(store, anatomy_key, case_id), opened, steps, domain_seed)
+            reference = drawn(anatomy, opened, structures, protocol)
             if annotator_noise_mm is not None:
                 rng = generator(domain_seed, opened.digest, case_id, "annotator", "boundary_mm")
                 spacing = anatomy.geometry.spacing
                 reference = annotator_noise(reference, structures, spacing, "boundary_mm", annotator_noise_mm, rng)
             np.save(folder / f"{case_id}.npy", reference)
+            if instances:
+                ids = drawn_instances(anatomy, reference, opened, structures)
+                np.save(folder / f"{case_id}.instances.npy", ids)
         store.publish("references", key, {"cases": list(cases)}, folder)

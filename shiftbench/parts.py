@@ -145,7 +145,7 @@ class Parts:
         return Part(tuple(chunks))
 
     def drawing(self, steps: Sequence[Step], target: Target | None) -> dict[str, Any]:
-        """What reaches the references beside the protocol: moving steps, the annotators' noise, and whether ids are kept."""
+        """What reaches the references beside the protocol: moving steps, annotators' noise, whether ids are kept."""
         moved = [step._asdict() for step in moving(steps)]
         drawing: dict[str, Any] = {"steps": moved} if moved else {}
         if target is not None and target.annotator_noise_mm:

@@ -26,6 +26,7 @@ from shiftbench.scoring import score_fold
 from shiftbench.shifts import OPERATORS, POPULATIONS
 from shiftbench.spec import SALT_VARIABLE, Scenario, commitment, load_scenario, load_suite, unsealed
 from shiftbench.store import Store, read_json, write_json
+from shiftbench.tasks import Task as Layout
 from shiftbench.types import Row, Status, Track
 from shiftbench.version import __version__
 
@@ -113,7 +114,9 @@ def prepare(
     _refuse_other_salt(root, identities)
     store.open_for(identities)
     cards = method_cards(methods or default_methods or list(shipped_methods()), store)
-    return Prepared(name, plan(opened, cards, options, name), store, jobs or cores(), threads, gpus(where), jobs_per_device)
+    return Prepared(
+        name, plan(opened, cards, options, name), store, jobs or cores(), threads, gpus(where), jobs_per_device
+    )
 
 
 def whole_severities(operator: str) -> bool:
@@ -158,7 +161,8 @@ def run(
             `NAME=PATH` and roots), `seeds` (number of seeds 0, 1, ... instead of the scenario's), `backbones` (instead
             of the scenario's), `device` ("auto", "cpu", "cuda"), `out` (result folder, default
             `shiftbench-results/<suite>`; what is in it already is not computed again), `jobs` (tasks at a time, default
-            one per core), `jobs_per_device` (methods side by side on one GPU, default 1), `threads` (per task; part of every result's address, since it can change the last digit),
+            one per core), `jobs_per_device` (methods side by side on one GPU, default 1),
+            `threads` (per task; part of every result's address, since it can change the last digit),
             `salt` (the organiser's secret for sealed scenarios, or else the variable SHIFTBENCH_SALT; never stored).
 
     Returns:
@@ -318,8 +322,10 @@ def _fold_rows(unit: Unit, store: Store, score: Task, predict_key: str, test: An
     failure = store.failure("predict", predict_key) or {"cause": "the task did not run", "status": str(Status.FAILED)}
     entry = {"status": failure["status"], "detail": failure["cause"]}
     names, donors = score.payload.get("names"), score.payload.get("donors")
+    layout = Layout.of(score.payload["layout"]) if "layout" in score.payload else None
     cases = failure.get("cases") or {(names or {}).get(case, case): entry for case in test.where()}
-    return score_fold(store, {"cases": cases}, predict_key, test, structures, names=names, donors=donors)
+    prediction = {"cases": cases}
+    return score_fold(store, prediction, predict_key, test, structures, names=names, donors=donors, layout=layout)
 
 
 def _checkpoint(predict: Task, store: Store) -> str:

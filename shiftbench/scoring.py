@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shiftbench.domains import Part, about, load_reference, not_applicable
-from shiftbench.metrics import SCORERS, Score, score_case
+from shiftbench.domains import Part, about, load_instances, load_reference, not_applicable
+from shiftbench.metrics import SCORERS, Score, metrics_of, score_case
 from shiftbench.store import Store
+from shiftbench.tasks import Task
 from shiftbench.types import BETWEEN_PATIENTS, Status
 
 BLOCK = 1 << 20  # voxels per block of a product of masks
@@ -25,6 +26,7 @@ def score_fold(
     *,
     names: Mapping[str, str] | None = None,
     donors: Mapping[str, str] | None = None,
+    layout: Task | None = None,
 ) -> list[dict[str, Any]]:
     """Every score of every test case, whatever became of the prediction.
 
@@ -37,6 +39,7 @@ def score_fold(
         names: case to the name that its prediction was stored under, where that is not the case's own (streams).
         donors: case to the case of another patient whose reference it is scored against (the impossible control). Then
             the DSC between the references of different patients is among the rows, under its own metric.
+        layout: of the task; instances are scored where it counts them.
     """
     unreachable = not_applicable(store, test)
     whole = prediction.get("not_applicable")
@@ -48,11 +51,13 @@ def score_fold(
         entry = prediction["cases"].get(stored, {"status": str(Status.PREDICTION_MISSING), "detail": ""})
         reason = whole or unreachable.get(case)
         if reason:
-            scores = _absent(structures, info, reason)
+            scores = _absent(structures, info, reason, layout)
         else:
             drawn = (donors or {}).get(case, case)
-            reference = load_reference(store, where[drawn][2], drawn)
-            scores = _scored(store, predict_key, stored, entry, reference, info, structures)
+            counted = layout is not None and layout.counts_instances
+            ids = load_instances(store, where[drawn][2], drawn) if counted else None
+            references = load_reference(store, where[drawn][2], drawn), ids
+            scores = _scored(store, predict_key, stored, entry, references, info, structures, layout)
         extra = {
             "case": case,
             "patient": info["patient"],
@@ -65,19 +70,22 @@ def score_fold(
     return rows
 
 
-def _scored(store, predict_key, stored, entry, reference, info, structures) -> list[dict[str, Any]]:
+def _scored(store, predict_key, stored, entry, references, info, structures, layout) -> list[dict[str, Any]]:
+    reference, reference_instances = references
     spacing = info["spacing"] or [1.0] * reference.ndim
     unit: Literal["mm", "px"] = "mm" if info["spacing"] else "px"
     pairs = [(name, tolerance) for name, tolerance in structures]
+    counting = {"layout": layout, "reference_instances": reference_instances}
     if entry["status"] == Status.OK:
-        labels = load_prediction(store.artifact("predict", predict_key), stored)
-        return [_as_dict(s) for s in score_case(labels, reference, spacing, unit, pairs)]
+        folder = store.artifact("predict", predict_key)
+        labels, counting["instances"] = load_prediction(folder, stored), load_predicted_instances(folder, stored)
+        return [_as_dict(s) for s in score_case(labels, reference, spacing, unit, pairs, **counting)]
     failure = Status(entry["status"])
-    scores = score_case(None, reference, spacing, unit, pairs, failure=failure)
+    scores = score_case(None, reference, spacing, unit, pairs, failure=failure, **counting)
     return [_as_dict(s, entry.get("detail", "")) for s in scores]
 
 
-def _absent(structures, info, reason: str) -> list[dict[str, Any]]:
+def _absent(structures, info, reason: str, layout: Task | None) -> list[dict[str, Any]]:
     """Rows of a case that a method or an acquisition has no meaning for."""
     unit = "mm" if info["spacing"] else "px"
     return [
@@ -92,8 +100,8 @@ def _absent(structures, info, reason: str) -> list[dict[str, Any]]:
             "status": str(Status.NOT_APPLICABLE),
             "detail": reason,
         }
-        for name, tolerance in structures
-        for metric, scorer in SCORERS.items()
+        for label, (name, tolerance) in enumerate(structures, start=1)
+        for metric, scorer in metrics_of(label, layout).items()
     ]
 
 
@@ -106,6 +114,12 @@ def load_prediction(folder: Path, case: str) -> np.ndarray:
     """Predicted labels (*s), uint8."""
     with np.load(folder / f"{case}.npz", allow_pickle=False) as arrays:
         return arrays["labels"]
+
+
+def load_predicted_instances(folder: Path, case: str) -> np.ndarray | None:
+    """Predicted instance ids (*s), int32, 0 where there is no thing; None where none were stored."""
+    with np.load(folder / f"{case}.npz", allow_pickle=False) as arrays:
+        return arrays["instances"] if "instances" in arrays.files else None
 
 
 def between_patients(

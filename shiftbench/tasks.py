@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 HEADS = ("boundary", "distance")  # one output channel each
 
@@ -29,6 +30,12 @@ class Task:
     heads: tuple[str, ...] = ()
     separate: Literal["watershed", "components"] = "watershed"
     min_voxels: int = 0
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Task:
+        """The task whose fields came out of JSON, with lists for tuples."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**fields)
 
     @property
     def outputs(self) -> int:

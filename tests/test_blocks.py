@@ -85,7 +85,7 @@ def test_batch_statistics_in_evaluation_mode_equal_training_mode(bn_model, image
     trained = copy.deepcopy(bn_model).train()
     blocks.use_batch_statistics_(bn_model)
     with torch.no_grad():
-        assert torch.equal(blocks.forward(bn_model, image), blocks.forward(trained, image))
+        assert torch.equal(inference.forward(bn_model, image), inference.forward(trained, image))
 
 
 def as_instance_norm(model):
@@ -105,7 +105,7 @@ def test_statistics_of_one_slice_make_a_batch_norm_net_an_instance_norm_net(bn_m
     converted = as_instance_norm(bn_model)
     blocks.collect_statistics_(bn_model, [one])
     with torch.no_grad():
-        assert torch.allclose(blocks.forward(bn_model, one), blocks.forward(converted, one), atol=1e-4)
+        assert torch.allclose(inference.forward(bn_model, one), inference.forward(converted, one), atol=1e-4)
 
 
 def test_keeping_all_of_the_old_statistics_changes_no_bit(bn_model, image):
@@ -153,7 +153,7 @@ def test_an_untrained_copy_depends_on_rng_alone_and_leaves_the_model(bn_model):
     first, again = (blocks.untrained(bn_model, generator(1, "a")) for _ in range(2))
     other = blocks.untrained(bn_model, generator(2, "a"))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
-    kernel = "network.model.0.conv.weight"
+    kernel = "network.encoder.0.body.0.weight"
     assert not torch.equal(first.state_dict()[kernel], other.state_dict()[kernel])
     assert not torch.equal(first.state_dict()[kernel], before[kernel])
     assert all(torch.equal(mean, torch.zeros_like(mean)) for mean, _ in blocks.statistics(first))

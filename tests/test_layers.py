@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"types", "rng", "errors", "version", "tasks"},
     {"backbones"},
-    {"spec", "shifts", "data", "metrics", "networks", "losses"},
+    {"spec", "shifts", "data", "metrics", "networks", "losses", "instances"},
     {"stats", "train", "inference", "contract", "overrides"},
     {"robustness", "blocks"},
     {"api", "methods"},

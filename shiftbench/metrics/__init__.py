@@ -1,20 +1,38 @@
-"""Scores of a predicted against a reference mask: overlap, surfaces, and one pass over a whole case."""
+"""Scores of a prediction against a reference: overlap, surfaces, instances, and one pass over a whole case."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from shiftbench.metrics.scorers import SCORERS, Scorer
+from shiftbench.metrics.scorers import INSTANCE_SCORERS, METRICS, SCORERS, SEGMENT_SCORERS, Scorer, metrics_of
 
 if TYPE_CHECKING:
     from shiftbench.metrics.case import Score, score_case
+    from shiftbench.metrics.instance import Overlaps, overlaps
     from shiftbench.metrics.overlap import dsc, volume_bias_percent
     from shiftbench.metrics.surface import hd95_mm, nsd
 
-__all__ = ["SCORERS", "Score", "Scorer", "dsc", "hd95_mm", "nsd", "score_case", "volume_bias_percent"]
+__all__ = [
+    "INSTANCE_SCORERS",
+    "METRICS",
+    "SCORERS",
+    "SEGMENT_SCORERS",
+    "Overlaps",
+    "Score",
+    "Scorer",
+    "dsc",
+    "hd95_mm",
+    "metrics_of",
+    "nsd",
+    "overlaps",
+    "score_case",
+    "volume_bias_percent",
+]
 
 _HOME = {
+    "Overlaps": "instance",
+    "overlaps": "instance",
     "Score": "case",
     "score_case": "case",
     "dsc": "overlap",

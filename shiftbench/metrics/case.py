@@ -11,17 +11,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
+from shiftbench.metrics.instance import overlaps, segment_values
 from shiftbench.metrics.overlap import dsc, volume_bias_percent
-from shiftbench.metrics.scorers import SCORERS
+from shiftbench.metrics.scorers import METRICS, Scorer, metrics_of
 from shiftbench.metrics.surface import checked_spacing, surface_distances
+from shiftbench.tasks import Task
 from shiftbench.types import FAILURES, Status
 
 REFERENCE_EMPTY = "reference_empty"  # detail of a failure on a negative case, which counts as a false positive
 TAU_BELOW_RESOLUTION = "tau_below_resolution"  # detail of an NSD whose tolerance is under half the largest voxel side
 
 
-_NULL = dict.fromkeys(SCORERS, None)
-_WORST = {name: scorer.worst for name, scorer in SCORERS.items()}
+_NULL = dict.fromkeys(METRICS, None)
+_WORST = {name: scorer.worst for name, scorer in METRICS.items()}
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ def score_case(
     *,
     annotated: Collection[str] | None = None,
     failure: Status | None = None,
+    layout: Task | None = None,
+    instances: ArrayLike | None = None,
+    reference_instances: ArrayLike | None = None,
 ) -> list[Score]:
     """Scores of every structure and metric; a case has the same list of them whatever the prediction.
 
@@ -60,10 +65,15 @@ def score_case(
         structures: (name, tolerance of NSD) in label order.
         annotated: structures that the reference marks; None for all.
         failure: why the prediction does not count, where it does not.
+        layout: of the task; where it counts instances, `metrics_of` its things, and of stuff in panoptic tasks, are
+            scored too.
+        instances: predicted ids (*s), 0 where there is no thing; a prediction without them, where they are counted, is
+            scored as `invalid_output`.
+        reference_instances: ids (*s) of the reference.
 
     Raises:
-        ValueError: the reference is no label map of these structures, spacing does not fit it, or `failure` is no
-            failure status.
+        ValueError: the reference is no label map of these structures, spacing does not fit it, `failure` is no
+            failure status, or instances are counted and the reference has none that fit it.
     """
     reference = np.asarray(reference)
     spacing = checked_spacing(spacing, reference.ndim)
@@ -72,28 +82,67 @@ def score_case(
         raise ValueError(f"reference {fault}")
     if failure is not None and failure not in FAILURES:
         raise ValueError(f"'{failure}' is not a failure status")
+    ids = _id_maps(reference, instances, reference_instances, layout)
     labels = reference if prediction is None else np.asarray(prediction)
     failure = failure or (
         Status.PREDICTION_MISSING if prediction is None else _failure(labels, reference, len(structures))
     )
+    if failure is None and ids is None and layout is not None and layout.counts_instances:
+        failure = Status.INVALID_OUTPUT
+    maps = _Maps(labels, reference, spacing, layout, ids)
     boxes_r = ndimage.find_objects(reference.astype(np.int32), len(structures))
     boxes_p = boxes_r if failure else ndimage.find_objects(labels.astype(np.int32), len(structures))
     scores: list[Score] = []
     for label, (name, tolerance) in enumerate(structures, start=1):
         box_p, box_r = boxes_p[label - 1], boxes_r[label - 1]
-        if annotated is not None and name not in annotated:
-            status = Status.CLASS_NOT_ANNOTATED
-        else:
-            status = failure or _status(box_p, box_r)
-        if status is Status.OK:
-            box = _union(box_p, box_r)
-            values = _values(labels[box] == label, reference[box] == label, spacing, tolerance)
-        else:
-            values = _fixed(status)
-        detail = REFERENCE_EMPTY if status in FAILURES and box_r is None else ""
+        absent = annotated is not None and name not in annotated
+        status = Status.CLASS_NOT_ANNOTATED if absent else failure or _status(box_p, box_r)
+        ok, no_reference = status is Status.OK, box_r is None
+        values = maps.values(_union(box_p, box_r), label, tolerance) if ok else _fixed(status, no_reference)
+        detail = REFERENCE_EMPTY if status in FAILURES and no_reference else ""
         flagged = tolerance < max(spacing) / 2
-        scores += _scores(name, tolerance, unit, status, values, detail, flagged)
+        scores += _scores(name, tolerance, unit, status, values, detail, flagged, metrics_of(label, layout))
     return scores
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """Label maps (*s) of a case, and the ids (predicted, reference) of its instances where they are counted."""
+
+    labels: np.ndarray
+    reference: np.ndarray
+    spacing: tuple[float, ...]
+    layout: Task | None
+    ids: tuple[np.ndarray, np.ndarray] | None
+
+    def values(self, box: tuple[slice, ...], label: int, tolerance: float) -> dict[str, float | None]:
+        """Every metric of a structure that is in both maps, all of it inside `box`."""
+        prediction, reference = self.labels[box] == label, self.reference[box] == label
+        values = _values(prediction, reference, self.spacing, tolerance)
+        if self.ids is None or self.layout is None or "pq" not in metrics_of(label, self.layout):
+            return values
+        if label in self.layout.things:
+            predicted, expected = (ids[box] for ids in self.ids)
+            return values | segment_values(overlaps(predicted * prediction, expected * reference))
+        return values | segment_values(overlaps(prediction, reference))  # a stuff region is one segment
+
+
+def _id_maps(
+    reference: np.ndarray,
+    instances: ArrayLike | None,
+    reference_instances: ArrayLike | None,
+    layout: Task | None,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Predicted and reference ids (*s); None where none are counted or the prediction has none on the right grid."""
+    if layout is None or not layout.counts_instances:
+        return None
+    expected = None if reference_instances is None else np.asarray(reference_instances)
+    if expected is None or expected.shape != reference.shape:
+        raise ValueError("the task counts instances: give reference_instances on the reference's grid")
+    found = None if instances is None else np.asarray(instances)
+    if found is None or found.shape != reference.shape or not np.issubdtype(found.dtype, np.integer):
+        return None
+    return found, expected
 
 
 def _label_fault(labels: np.ndarray, n_structures: int) -> str:
@@ -125,7 +174,7 @@ def _union(box_p: tuple[slice, ...], box_r: tuple[slice, ...]) -> tuple[slice, .
 
 def _values(
     prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...], tolerance: float
-) -> Mapping[str, float | None]:
+) -> dict[str, float | None]:
     surfaces = surface_distances(prediction, reference, spacing, "S")
     return {
         "dsc": dsc(prediction, reference),
@@ -135,12 +184,14 @@ def _values(
     }
 
 
-def _fixed(status: Status) -> Mapping[str, float | None]:
+def _fixed(status: Status, no_reference: bool) -> dict[str, float | None]:
     if status in (Status.BOTH_EMPTY, Status.CLASS_NOT_ANNOTATED):
         return _NULL
     if status is Status.MISSED:
         return {**_WORST, "volume_bias_percent": -100.0}
-    return _WORST
+    if status is Status.FP_ON_NEGATIVE:
+        return {**_WORST, "instance_precision": 0.0, "instance_recall": None}
+    return {**_WORST, "instance_recall": None} if no_reference else _WORST
 
 
 def _scores(
@@ -151,9 +202,10 @@ def _scores(
     values: Mapping[str, float | None],
     detail: str,
     flagged: bool,
+    metrics: Mapping[str, Scorer],
 ) -> list[Score]:
     scores = []
-    for metric, scorer in SCORERS.items():
+    for metric, scorer in metrics.items():
         value = values[metric]
         infinite = value is not None and math.isinf(value)
         notes = [detail] if detail else []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 from shiftbench.backbones import Backbone, backbone_named
+from shiftbench.networks.other import other_network
 from shiftbench.networks.unet import UNet
 from shiftbench.networks.wrapper import Normalise, Normalised
 from shiftbench.rng import generator
@@ -34,12 +36,15 @@ def build(
         patch: spatial size of a training patch.
         stack: neighbouring slices as channels (2.5-D).
         rng: draws the weights.
+
+    Raises:
+        SpecError: choices that do not fit together, or another network that cannot serve.
     """
     spec = backbone_named(backbone) if isinstance(backbone, str) else backbone
     rng = rng if rng is not None else generator(0, "build", repr(spec))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**62)))
-        network = UNet(spec, dimension=dimension, channels=channels * stack, outputs=task.outputs)
+        network = _network(spec, dimension=dimension, channels=channels * stack, outputs=task.outputs)
     if dimension == 2:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # about twice as fast on a CPU
     return Normalised(
@@ -50,5 +55,10 @@ def build(
         stride=spec.stride,
         task=task,
         stack=stack,
-        features=dict(spec.features),
+        features={**(network.features if isinstance(network, UNet) else {}), **dict(spec.features)},
     )
+
+
+def _network(spec: Backbone, *, dimension: int, channels: int, outputs: int) -> nn.Module:
+    make = UNet if spec.network == "unet" else other_network
+    return make(spec, dimension=dimension, channels=channels, outputs=outputs)

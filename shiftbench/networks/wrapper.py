@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from shiftbench.tasks import Task
@@ -105,7 +106,6 @@ class Normalised(nn.Module):
 
 
 def _levels(raw: Tensor | Sequence[Tensor], ndim: int) -> Sequence[Tensor]:
-    """The network's output levels, finest first."""
-    if isinstance(raw, Tensor):
-        return raw.unbind(1) if raw.ndim > ndim else (raw,)
-    return tuple(raw)
+    """The network's output levels, finest first, without the metadata that MONAI's tensors carry along."""
+    levels = (raw.unbind(1) if raw.ndim > ndim else (raw,)) if isinstance(raw, Tensor) else tuple(raw)
+    return tuple(level.as_tensor() if isinstance(level, MetaTensor) else level for level in levels)

@@ -121,9 +121,9 @@ def _segments(table: pd.DataFrame) -> Section:
         )
         for row in table.itertuples()
     )
-    head = ("Target", "Structure", "Method", "Backbone", "PQ", "Gain", "SQ", "RQ", "Precision", "Recall")
-    head = (*head, "Patients x seeds")
-    return Section("segments.csv", "Instances and segments", _SEGMENTS, "", table, head, body, 4)
+    head = ("Target", "Structure", "Method", "Backbone", "PQ", "Gain", "SQ", "RQ")
+    head_of_counts = ("Precision", "Recall", "Patients x seeds")
+    return Section("segments.csv", "Instances and segments", _SEGMENTS, "", table, head + head_of_counts, body, 4)
 
 
 def _attribution(table: pd.DataFrame) -> Section:

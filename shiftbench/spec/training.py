@@ -10,7 +10,6 @@ from pydantic import Field, field_validator
 from shiftbench.backbones import BACKBONES, Backbone, backbone_named
 from shiftbench.errors import SpecError, nearest
 from shiftbench.spec.target import Model
-from shiftbench.tasks import HEADS
 from shiftbench.types import LossTerm, Recipe
 
 Dimension = Literal["2d", "2.5d", "3d"]
@@ -112,7 +111,7 @@ class Training(Model):
 class Instances(Model):
     """How instances of things are told apart (tasks "instance" and "panoptic")."""
 
-    heads: tuple[Literal["boundary", "distance"], ...] = HEADS
+    heads: tuple[Literal["boundary", "distance"], ...] = ("boundary", "distance")
     separate: Literal["watershed", "components"] = "watershed"
     min_voxels: Annotated[int, Field(ge=0)] = 0
 
@@ -126,9 +125,10 @@ class Architecture(Model):
     like: str | None = None
     network: str | None = None
     norm: Literal["batch", "instance", "group"] | None = None
+    activation: Literal["leaky_relu", "prelu"] | None = None
     widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)] | None = None
     convolutions: Annotated[int, Field(ge=1)] | None = None
-    stem_stride: Annotated[int, Field(ge=1)] | None = None
+    stem_stride: Literal[1, 2] | None = None
     up: Literal["transposed", "nearest", "linear", "shuffle"] | None = None
     up_kernel: Annotated[int, Field(ge=2)] | None = None
     skips: bool | None = None

@@ -47,7 +47,7 @@ def score(store: Store, key: str, task: Mapping[str, Any], _: Report) -> None:
         *(store, prediction, task["predict"], test, task["structures"]),
         names=task.get("names"),
         donors=task.get("donors"),
-        layout=Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in task["layout"].items()}) if "layout" in task else None,
+        layout=Task.of(task["layout"]) if "layout" in task else None,
     )
     store.publish("score", key, {"rows": rows})
 

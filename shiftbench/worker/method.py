@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shiftbench.backbones import Backbone
-from shiftbench.contract import SIDECAR_BYTES, grant, validate_prediction
+from shiftbench.contract import SIDECAR_BYTES, decode_prediction, grant
 from shiftbench.domains import Part, load_image, load_instances, load_reference, not_applicable
 from shiftbench.errors import MethodError, NotApplicable
 from shiftbench.methods import LoadedMethod, from_payload
@@ -36,7 +36,7 @@ def untrained(task: Mapping[str, Any], channels: int) -> Normalised:
         Backbone(**_tuples(task["architecture"])),
         dimension=task["dimension"],
         channels=channels,
-        task=Task(**_tuples(task["layout"])),
+        task=Task.of(task["layout"]),
         normalise=Normalise(task["normalise"], tuple(task["window"])),
         patch=tuple(task["recipe"]["patch"]),
         stack=task["recipe"]["stack"],
@@ -50,10 +50,12 @@ def train(store: Store, key: str, task: Mapping[str, Any], report: Report) -> No
     cases = labelled(store, Part.of(task["train"]), task["device"], instances=_counts_instances(task))
     channels = int(cases.images[0].shape[0])
     model = untrained(task, channels).to(task["device"])
+    notes: dict[str, Any] = {}
     losses = fit_supervised(
         model,
         cases,
         recipe_of(task),
+        note=notes.__setitem__,
         rng=generator(task["seed"], "train"),
         checkpoint=Checkpoint(store.unfinished("train", key), identity=key),
         observe=lambda progress: report(_in_words(progress)),
@@ -63,6 +65,7 @@ def train(store: Store, key: str, task: Mapping[str, Any], report: Report) -> No
         "channels": channels,
         "parameters": sum(p.numel() for p in model.parameters()),
         "losses": losses,
+        "notes": notes,
         "seconds": time.perf_counter() - started,
     }
     with store.workspace() as folder:
@@ -163,9 +166,9 @@ def _predict(store: Store, key: str, task: Mapping[str, Any], report: Report) ->
         for i, (name, images_key, case) in enumerate(places):
             report(f"case {i + 1} of {len(places)}")
             image = torch.from_numpy(load_image(store, images_key, case)).to(task["device"])
-            labels, record["cases"][name] = stream.one(image)
-            if labels is not None:
-                np.savez_compressed(folder / f"{name}.npz", labels=labels)
+            arrays, record["cases"][name] = stream.one(image)
+            if arrays:
+                np.savez_compressed(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]
         record["seconds_adapt"] = stream.seconds_adapt
         bad = {c: e for c, e in record["cases"].items() if e["status"] != Status.OK}
         if bad:
@@ -190,22 +193,18 @@ class _Stream:
     def __init__(self, store: Store, loaded: LoadedMethod, task: Mapping[str, Any]):
         self.store, self.loaded, self.task = store, loaded, task
         self.model, sidecar = load_state(store, task["state"], task["device"])
-        self.layout = store.record("train", self._train_key())["task"]["layout"]
-        self.access = granted(store, task, loaded.method, sidecar, instances=self.layout["kind"] != "semantic")
+        self.access = granted(store, task, loaded.method, sidecar, instances=self.model.task.counts_instances)
         self.predictor: Predictor | None = None
         self.broken: Exception | None = None
         self.seconds_adapt = 0.0
 
-    def _train_key(self) -> str:
-        kind, key = self.task["state"]
-        return key if kind == "train" else self.store.record("prepare", key)["train"]
-
-    def one(self, image: torch.Tensor) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """Labels of one case, or None, and what there is to record about it."""
+    def one(self, image: torch.Tensor) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays of one case ("labels" and, where they are counted, "instances") and what there is to record of it."""
         peak, started = PeakMemory(self.task["device"]), time.perf_counter()
-        labels, status, detail = None, Status.OK, ""
+        arrays: dict[str, np.ndarray] = {}
+        status, detail = Status.OK, ""
         try:
-            labels = self._labels(image)
+            arrays = self._decoded(image)
         except NotApplicable:
             raise
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -216,9 +215,9 @@ class _Stream:
         except Exception as error:  # whatever a method's code does is that method's result
             status, detail = Status.FAILED, f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - started
-        return labels, {"status": str(status), "detail": detail, "seconds": seconds, "peak_mb": peak.megabytes()}
+        return arrays, {"status": str(status), "detail": detail, "seconds": seconds, "peak_mb": peak.megabytes()}
 
-    def _labels(self, image: torch.Tensor) -> np.ndarray:
+    def _decoded(self, image: torch.Tensor) -> dict[str, np.ndarray]:
         if self.broken is not None:
             raise self.broken
         episodic = self.loaded.method.episode is Episode.EPISODIC
@@ -235,7 +234,8 @@ class _Stream:
             self.seconds_adapt += time.perf_counter() - started
         assert self.predictor is not None
         prediction = self.predictor(image.clone())
-        return validate_prediction(prediction, image, self.classes)
+        labels, instances = decode_prediction(prediction, image, self.model.task)
+        return {"labels": labels} if instances is None else {"labels": labels, "instances": instances}
 
 
 def _content(image: torch.Tensor) -> str:

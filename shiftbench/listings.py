@@ -66,9 +66,9 @@ def backbones() -> tuple[tuple[str, ...], Lines]:
 
 def metrics() -> tuple[tuple[str, ...], Lines]:
     """Scorers with unit, direction and the rule for undefined cases."""
-    from shiftbench.metrics.scorers import SCORERS
+    from shiftbench.metrics.scorers import METRICS
 
-    lines: Lines = [(name, s.unit, s.direction, s.definition, s.undefined) for name, s in SCORERS.items()]
+    lines: Lines = [(name, s.unit, s.direction, s.definition, s.undefined) for name, s in METRICS.items()]
     return ("name", "unit", "better", "definition", "undefined cases"), lines
 
 

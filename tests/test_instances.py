@@ -279,3 +279,22 @@ def test_targets_and_loss_stay_on_the_device_and_agree_with_the_cpu():
     raw = torch.randn(1, 2, 40, 60, generator=torch.Generator().manual_seed(0))
     on_gpu = head_loss(raw.cuda(), there[None], reference.cuda()[None], NUCLEI)
     assert float(on_gpu) == pytest.approx(float(head_loss(raw, here[None], reference[None], NUCLEI)), rel=1e-4)
+
+
+def test_ignored_voxels_train_no_head():
+    task = Task(2, "instance", (1,), ("boundary", "distance"))
+    reference = torch.zeros(1, 6, 6, dtype=torch.long)
+    reference[0, 1:4, 1:4] = 1
+    targets = head_targets(reference[0], reference[0], task)[None]
+    heads = torch.zeros(1, 2, 6, 6, requires_grad=True)
+    ignore = torch.zeros(1, 6, 6, dtype=torch.bool)
+    ignore[0, 3:] = True
+    head_loss(heads, targets, reference, task, ignore=ignore).backward()
+    assert not heads.grad[0, :, 3:].any() and heads.grad[0, :, :3].abs().sum() > 0
+    spoilt = targets.clone()
+    spoilt[:, :, 3:] = 0.9
+    with torch.no_grad():
+        same = [head_loss(heads, t, reference, task, ignore=ignore) for t in (targets, spoilt)]
+        assert torch.equal(*same) and not torch.equal(
+            *(head_loss(heads, t, reference, task) for t in (targets, spoilt))
+        )

@@ -29,8 +29,8 @@ DATA = Path(__file__).parents[2] / "shared/data/msd_hippocampus"
 CPU = torch.device("cpu")
 TINY = Backbone(norm="instance", widths=(4, 8), convolutions=1)
 SETTINGS = {
-    3: study.Setting("tiny-3d", TINY, (16, 16, 16), 2, (20, 20, 20), 3),
-    2: study.Setting("tiny-2d", TINY, (24, 24), 2, (2, 32, 32), 3),
+    3: study.Setting("tiny-3d", TINY, (16, 16, 16), 2, (32, 32, 32), 3),
+    2: study.Setting("tiny-2d", TINY, (24, 24), 2, (2, 48, 48), 3),
 }
 MAKERS = {
     "bare": pipelines.bare,
@@ -109,14 +109,14 @@ def test_batches_of_other_libraries_have_the_shape_of_ours(trainings, kind, make
     training = trainings[kind]
     pipeline = maker(training, 0)
     batch, patch = training.setting.batch, training.setting.patch
-    foreground = 0
+    centred = 0
     for _ in range(10):
         images, references = next(pipeline.batches)
         assert images.shape == (batch, 1, *patch) and references.shape == (batch, *patch)
         assert images.dtype == torch.float32 and references.dtype == torch.int64
         assert torch.isfinite(images).all() and set(references.unique().tolist()) <= {0, 1, 2}
-        foreground += int((references > 0).any())
-    assert foreground >= 5
+        centred += int((references[:, *(p // 2 for p in patch)] > 0).sum())
+    assert training.augmentation != "none" or centred >= 6  # of 20; without oversampling one or two
     pipeline.close()
 
 

@@ -13,7 +13,8 @@ from shiftbench.data.splits import fewshot_cases
 from shiftbench.domains import Part
 from shiftbench.errors import NotApplicable, SpecError
 from shiftbench.graph import MethodCard, Options, Plan, Task
-from shiftbench.metrics import SCORERS
+from shiftbench.losses.terms import check_terms
+from shiftbench.metrics.scorers import METRICS, SCORERS
 from shiftbench.parts import Parts
 from shiftbench.plan.orders import Pass, derangement
 from shiftbench.rng import digest
@@ -33,6 +34,7 @@ class Tasks:
         self.graph, self.scenario, self.options, self.parts = graph, scenario, options, parts
         self.recipe = scenario.recipe()
         self.layout = parts.layout
+        check_terms(self.recipe.loss, where=scenario.name)
         self.source = scenario.source[0]
 
     def train_task(self, backbone: str, seed: int, parts: Mapping[str, Part]) -> Task:
@@ -229,7 +231,7 @@ class Tasks:
         layout = asdict(self.layout) if self.layout.counts_instances else None
         special = {k: v for k, v in (("names", names), ("donors", donors), ("layout", layout)) if v is not None}
         payload = {"predict": predict.key, "test": payload_of(test), "structures": structures, **special}
-        versions = {name: scorer.version for name, scorer in SCORERS.items()}
+        versions = {name: scorer.version for name, scorer in (METRICS if layout else SCORERS).items()}
         key = [predict.key, test.references_keys(), structures, versions, *([special] if special else [])]
         return self.graph.add("score", payload, [predict.id, *needs_of(test, references=True)], label, 1.0, key)
 

@@ -131,7 +131,8 @@ class Supervised:
         ]
         loss = parts[0] if len(parts) == 1 else torch.stack(parts).sum()
         if targets:
-            loss = loss + head_loss(outputs.heads, targets[0], references, model.task)  # type: ignore[arg-type]
+            ignored = self._ignored(references)
+            loss = loss + head_loss(outputs.heads, targets[0], references, model.task, ignore=ignored)  # type: ignore[arg-type]
         self._seen = outputs.classes.detach(), references
         if torch.is_grad_enabled() and self.gradient_share_every and not self._step() % self.gradient_share_every:
             self.shares.append((self._step() + 1, self._background_share(*self._seen, progress)))

@@ -99,7 +99,7 @@ def prepare(store: Store, key: str, task: Mapping[str, Any], report: Report) -> 
                 source_val,
                 lambda: untrained(shared["task"], shared["channels"]).to(task["device"]),
                 recipe=recipe_of(task),
-                rng=generator(task["seed"], "prepare", loaded.name),
+                rng=generator(task["seed"], "prepare", loaded.path.stem),  # variants of a file share their draws
             )
             own, sidecar = prepared.model, dict(prepared.sidecar)
         else:

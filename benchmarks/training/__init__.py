@@ -1,0 +1,1 @@
+"""Pipelines that train the same network side by side: the parts of `benchmarks/train.py`."""

@@ -79,7 +79,7 @@ def unet(task=THREE, **changes):
 def test_fit_is_the_bare_loop_to_the_byte():
     ours, bare, data = network(), network(), batches(10)
     losses = fit(ours, data, loss, steps=10, rng=generator(0, "t"), learning_rate=1e-2)
-    optimiser, expected = torch.optim.AdamW(bare.parameters(), lr=1e-2, weight_decay=1e-4), []
+    optimiser, expected = torch.optim.AdamW(bare.parameters(), lr=1e-2, weight_decay=1e-4, fused=True), []
     bare.train()
     with seeded(generator(0, "t")):
         for i, batch in enumerate(data):

@@ -41,7 +41,7 @@ class Augmentation:
 # "nnunet": list, order, probabilities and ranges are the defaults of nnU-Net v2; what each entry does is described in
 # the supplement of Isensee et al., nnU-Net: a self-configuring method for deep learning-based biomedical image
 # segmentation, Nature Methods 18, 2021. Differs: one blur width for all axes, and none across the slices of a flat
-# patch; gamma keeps the range and restores neither mean nor spread; outside the case is its minimum.
+# patch; outside the case is its minimum.
 AUGMENTATIONS: dict[str, Augmentation] = {
     "none": Augmentation(),
     "light": Augmentation(

@@ -55,10 +55,13 @@ def lower_resolution(rows: Tensor, zoom: Tensor, axes: int, rng: np.random.Gener
 
 
 def gamma(rows: Tensor, exponent: Tensor, axes: int, rng: np.random.Generator) -> Tensor:
-    """Rows mapped to [0, 1], raised to `exponent`, and mapped back: the range stays."""
+    """Rows mapped to [0, 1], raised to `exponent`, and brought back to the mean and spread that they had."""
+    spread, mean = torch.std_mean(rows, ROW, correction=0, keepdim=True)
     low = rows.amin(ROW, True)
     span = (rows.amax(ROW, True) - low).clamp_min_(TINY)
-    return rows.sub_(low).div_(span).clamp_(0.0, 1.0).pow_(exponent).mul_(span).add_(low)
+    rows = rows.sub_(low).div_(span).clamp_(0.0, 1.0).pow_(exponent)
+    new_spread, new_mean = torch.std_mean(rows, ROW, correction=0, keepdim=True)
+    return rows.sub_(new_mean).mul_(spread / new_spread.clamp_min_(TINY)).add_(mean)
 
 
 def inverted_gamma(rows: Tensor, exponent: Tensor, axes: int, rng: np.random.Generator) -> Tensor:

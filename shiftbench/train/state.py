@@ -58,8 +58,7 @@ class Training:
         self.model, self.step, self.steps, self.learning_rate = model, step, steps, learning_rate
         self.trained = list(model.parameters()) if parameters is None else list(parameters)
         self.device = next(model.parameters()).device
-        fused = True if self.device.type == "cuda" else None  # the CPU's fused kernel rounds otherwise
-        self.optimiser = torch.optim.AdamW(self.trained, lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=fused)
+        self.optimiser = torch.optim.AdamW(self.trained, lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
         self.average = None if average == "none" else Average(average, self.trained, steps)
         self.history = History(model, step, steps, self.rate, self.device)
         self.parts: dict[str, Any] = {"batches": batches, "step": step}

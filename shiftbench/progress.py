@@ -32,6 +32,8 @@ class RunProgress:
             self._start(graph)
         elif event == "end" and outcome is not None:
             self._count(outcome)
+        elif event == "warning" and outcome is not None:
+            self.console.print(f"note: {outcome.cause}", highlight=False, markup=False, soft_wrap=True)
         if event in ("end", "tick"):
             self._show(running)
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -277,7 +277,12 @@ def compute(graph: Plan, store: Store, engine: LocalEngine, observer: Observer |
     """
     if observer:
         observer("start", graph, [], None)
+    said = 0
     for outcome in engine.run(graph.tasks, tick=lambda: observer and observer("tick", graph, engine.running(), None)):
+        for words in engine.said()[said:]:
+            said += 1
+            if observer:
+                observer("warning", graph, [], replace(outcome, cause=words))
         if observer:
             observer("end", graph, engine.running(), outcome)
         if outcome.status == "fatal":

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from shiftbench import blocks, contract, inference
-from shiftbench.check import CLASSES, SHAPES, Finding, Problem, _cases, check_method, problem
+from shiftbench.check import CLASSES, SHAPES, Finding, Problem, check_method, problem
+from shiftbench.check.problem import tiny_cases
 from shiftbench.contract import grant
 from shiftbench.errors import NotApplicable
 from shiftbench.methods import LoadedMethod, load_methods, shipped_methods
@@ -136,14 +137,15 @@ def test_prediction_time_batch_norm_undoes_an_affine_change_before_the_first_bat
     )
 
 
-def test_adabn_on_source_like_cases_keeps_statistics_and_dice(tiny):
+def test_adabn_on_source_liketiny_cases_keeps_statistics_and_dice(tiny):
     def with_statistics_of(images):
         model = copy.deepcopy(tiny.model)
         access = Access(recipe=tiny.recipe, target=UnlabelledSet(images))
         return SHIPPED["adabn"].method.adapt(model, access, rng=generator(0)), model
 
     n = 12
-    one, other, shifted = (_cases(name, SHAPES[2], n, gamma=g) for name, g in (("one", 1), ("other", 1), ("bent", 3)))
+    gammas = {"one": 1, "other": 1, "bent": 3}
+    one, other, shifted = (tiny_cases(name, SHAPES[2], n, gamma=g) for name, g in gammas.items())
     predict, model = with_statistics_of(one.images)
     single = [blocks.statistics(with_statistics_of([image])[1]) for image in one.images]
     errors = [torch.stack([case[i][0] for case in single]).std(0) * (2 / n) ** 0.5 for i in range(len(single[0]))]
@@ -302,7 +304,7 @@ def test_fine_tuning_needs_a_labelled_case(tiny):
             SHIPPED[name].method.adapt(tiny.model, Access(recipe=tiny.recipe), rng=generator(0))
 
 
-def test_replay_needs_the_sources_cases(tiny):
+def test_replay_needs_the_sourcestiny_cases(tiny):
     access = Access(recipe=tiny.recipe, fewshot=tiny.adapt)
     with pytest.raises(NotApplicable, match="replay"):
         SHIPPED["fewshot_ft_k5_replay"].method.adapt(tiny.model, access, rng=generator(0))
@@ -324,7 +326,7 @@ def test_fine_tuning_norms_changes_norms_alone(tiny):
     assert changed and changed <= norm_names(tiny.model)
 
 
-def test_few_shot_sees_its_k_cases_alone(tiny):
+def test_few_shot_sees_its_ktiny_cases_alone(tiny):
     cases = tiny.adapt
     first = replace(tiny, adapt=LabelledSet(cases.images[:1], cases.references[:1], cases.patients[:1]))
     _, with_one = adapted("fewshot_ft_k1", first)

@@ -101,3 +101,13 @@ def test_words_of_progress_stand_behind_the_label_until_the_task_ends(pool, tmp_
 def test_the_package_is_found_by_a_process_whatever_the_folder(pool):
     (worker,) = start(pool(jobs=1), graph(["train"]))
     assert str(Path(local.__file__).parents[2]) in worker.process.environment["PYTHONPATH"]
+
+
+def test_a_warning_is_kept_once_with_the_first_task_that_said_it(pool, monkeypatch):
+    engine = pool(jobs=2)
+    for task in graph(["train", "predict"]).values():
+        worker = _Worker(Started(), Started(), "method", ready=True, task=task)
+        worker.connection.answers = [json.dumps({"warning": "the patch was rounded"}).encode()]
+        engine.workers.append(worker)
+    monkeypatch.setattr(local, "wait", lambda connections, timeout: list(connections))
+    assert engine._ended() == [] and engine.said() == ["train 0: the patch was rounded"]

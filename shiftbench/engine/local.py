@@ -85,6 +85,7 @@ class LocalEngine:
         self.secret = secrets.token_bytes(16)
         self.listener = Listener(None, authkey=self.secret)
         self.workers: list[_Worker] = []
+        self.warnings: dict[str, Task | None] = {}  # what tasks have warned of, each with the first that did
 
     def run(self, tasks: Mapping[str, Task], *, tick: Callable[[], object] = lambda: None) -> Iterator[Outcome]:
         """Outcomes of all tasks that are not in the store yet, as they end; `tick` is called a few times a second.
@@ -111,6 +112,10 @@ class LocalEngine:
         """Tasks under way; the label of one that has said how far it is ends with that."""
         busy = [(w.task, w.progress) for w in self.workers if w.task is not None]
         return [replace(task, label=f"{task.label}: {words}") if words else task for task, words in busy]
+
+    def said(self) -> list[str]:
+        """What tasks have warned of, each sentence once, with the first task that said it."""
+        return [f"{task.label}: {words}" if task else words for words, task in self.warnings.items()]
 
     def close(self) -> None:
         """Ends all processes."""
@@ -215,6 +220,9 @@ class LocalEngine:
                 continue
             if "progress" in answer:
                 worker.progress = answer["progress"]
+                continue
+            if "warning" in answer:
+                self.warnings.setdefault(answer["warning"], worker.task)
                 continue
             outcomes.append(self._answered(worker, answer))
         outcomes += [self._too_long(w) for w in list(self.workers) if w.task is not None and self._overdue(w)]

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Client, Connection
@@ -28,12 +29,14 @@ LANES = {"data": "shiftbench.worker.data", "method": "shiftbench.worker.method"}
 def serve(connection: Connection, lane: str, root: str, threads: int) -> None:
     """Runs tasks [kind, key, payload] (JSON) from `connection` until it closes.
 
-    Says {"progress": words} while a task is under way, and {"ok": ...} at its end.
+    Says {"progress": words} while a task is under way, {"warning": words} where something is worth saying to the
+    user (libraries' own warnings go to standard error), and {"ok": ...} at its end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
     handlers, store = import_module(LANES[lane]).HANDLERS, Store(Path(root))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+    warnings.showwarning = _told(connection)
     _send(connection, {"ready": True})
     while True:
         try:
@@ -60,6 +63,19 @@ def attempt(
         return {"ok": True}
     except Exception as error:
         return _failed(error)
+
+
+def _told(connection: Connection) -> Callable[..., None]:
+    """What `warnings.showwarning` becomes: the parent is told of ours, so that each is said once for all processes."""
+    plain, ours = warnings.showwarning, (str(Path(__file__).parents[1]), "baselines")
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
+        if category is UserWarning and any(place in filename for place in ours):
+            _send(connection, {"warning": str(message)})
+        else:
+            plain(message, category, filename, *rest)
+
+    return show
 
 
 def _unknown(kind: str, lane: str) -> Any:

@@ -10,24 +10,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from shiftbench.blocks import require
-from shiftbench.contract import SIDECAR_BYTES, grant, validate_prediction
+from shiftbench.blocks import require, untrained
+from shiftbench.check.problem import CLASSES, COUNTED, Problem, problem
+from shiftbench.contract import SIDECAR_BYTES, decode_prediction, grant
 from shiftbench.errors import NotApplicable
 from shiftbench.methods import LoadedMethod
-from shiftbench.networks import Normalise, Normalised, build
+from shiftbench.networks import Normalised
 from shiftbench.rng import generator
-from shiftbench.tasks import Task
-from shiftbench.train import fit_supervised
-from shiftbench.types import Episode, LabelledSet, Prediction, Recipe, Track, UnlabelledSet
+from shiftbench.types import Episode, LabelledSet, Prediction, Prepared, Track, UnlabelledSet
 
-CLASSES = 3
-SHAPES = {2: (6, 32, 32), 3: (16, 32, 32)}  # a volume as slices for a 2-D network, and whole
 BACKBONES = ("unet_bn", "unet_in")
 LABELLED_TRACKS = (Track.FEWSHOT, Track.REFERENCE)
 CARRIES_STATE = (Episode.ONLINE, Episode.CONTINUAL)
@@ -42,18 +38,6 @@ class Finding:
     check: str
     outcome: Outcome
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A source model and the cases of a source and a target domain."""
-
-    model: Normalised
-    recipe: Recipe
-    source: LabelledSet
-    source_val: LabelledSet
-    adapt: LabelledSet
-    test: tuple[Tensor, ...]
 
 
 class Broken(AssertionError):
@@ -76,8 +60,8 @@ def check_method(loaded: LoadedMethod) -> list[Finding]:
     for name, clause in CLAUSES.items():
         broken = not trial.first and clause is not Trial.predicts_every_case
         findings.append(Finding(name, "skipped") if broken else _tried(name, functools.partial(clause, trial)))
-    volume = Trial(loaded, problem(suitable[0], 3))
-    findings.append(_tried("works with a 3-D network", volume.predicts_every_case))
+    for words, other in OTHERS.items():
+        findings.append(_tried(words, Trial(loaded, problem(suitable[0], **other)).predicts_every_case))
     return findings
 
 
@@ -93,6 +77,13 @@ def _tried(name: str, clause: Callable[[], str | None]) -> Finding:
         return Finding(name, "failed", f"{type(error).__name__}: {error}")
 
 
+OTHERS: dict[str, dict[str, Any]] = {
+    "works with a 2.5-D network": {"dimension": 2, "stack": 3},
+    "works with a 3-D network": {"dimension": 3},
+    "works where instances are counted": {"dimension": 2, "task": COUNTED},
+}
+
+
 class Skipped(Exception):
     """A clause that does not concern this method; the text says why."""
 
@@ -104,6 +95,7 @@ class Trial:
         self.loaded, self.problem = loaded, copy.deepcopy(problem)  # a faulty method spoils its own copy alone
         self.pristine = _fingerprint(problem)
         self.first: list[bytes] = []
+        self.own: nn.Module | None = None  # the model of a method with a source training of its own
 
     def run(self, images: Sequence[Tensor], *, adapt: LabelledSet | None = None) -> list[bytes]:
         """The predictions' bytes in the order of `images`, each prediction validated."""
@@ -121,7 +113,7 @@ class Trial:
 
         def adapted(*names: object) -> Callable[[Tensor], Prediction]:
             rng = generator(0, self.loaded.name, *names)
-            predict = method.adapt(copy.deepcopy(problem.model), access, rng=rng)
+            predict = method.adapt(copy.deepcopy(self.model()), access, rng=rng)
             if not callable(predict):
                 raise Broken(f"adapt returned a {type(predict).__name__}; return a function of one image")
             return predict
@@ -130,9 +122,29 @@ class Trial:
         found = []
         for image in images:
             prediction = (predict or adapted(_hash(image)))(image)
-            validate_prediction(prediction, image, CLASSES)
+            decode_prediction(prediction, image, problem.model.task)
             found.append(_bytes(prediction))
         return found
+
+    def model(self) -> nn.Module:
+        """What the method starts from: the source model, or that of its own training, which is run once."""
+        prepare = getattr(self.loaded.method, "prepare", None)
+        if prepare is None:
+            return self.problem.model
+        if self.own is None:
+            self.own = self._prepared(prepare).model
+        return self.own
+
+    def _prepared(self, prepare: Callable[..., Prepared]) -> Prepared:
+        problem, rng = self.problem, generator(0, self.loaded.name, "prepare")
+
+        def build() -> Normalised:
+            return untrained(problem.model, generator(0, "untrained"))
+
+        prepared = prepare(problem.source, problem.source_val, build, recipe=problem.recipe, rng=rng)
+        if not isinstance(prepared, Prepared):
+            raise Broken(f"prepare returned a {type(prepared).__name__}; return a shiftbench.api.Prepared")
+        return prepared
 
     def sidecar(self) -> dict[str, Tensor]:
         """What the method stores beside the source model."""
@@ -186,7 +198,8 @@ class Trial:
             raise Skipped("this track is given target labels")
         adapt = self.problem.adapt
         permuted = [(reference + 1) % CLASSES for reference in adapt.references]
-        if self.run(self.problem.test, adapt=LabelledSet(adapt.images, permuted, adapt.patients)) != self.first:
+        relabelled = LabelledSet(adapt.images, permuted, adapt.patients, adapt.instances)
+        if self.run(self.problem.test, adapt=relabelled) != self.first:
             raise Broken("the predictions depend on the target's references")
 
     def sidecar_is_small(self) -> str:
@@ -265,43 +278,3 @@ def _fingerprint(problem: Problem) -> dict[str, str]:
         **{f"references of {n}": list(getattr(problem, n).references) for n in ("source", "source_val", "adapt")},
     }
     return {name: _hash(torch.cat([t.double().flatten() for t in tensors])) for name, tensors in groups.items()}
-
-
-@functools.cache
-def problem(backbone: str, dimension: int) -> Problem:
-    """A source model after a few steps, and cases of two organs whose contrast differs between source and target."""
-    shape = SHAPES[dimension]
-    source, source_val = (_cases(name, shape, n, gamma=1.0) for name, n in (("source", 3), ("source_val", 1)))
-    recipe = Recipe("check", 12, 3, 4 if dimension == 2 else 2, shape[-dimension:], 1e-2)
-    rng = generator(0, "check", backbone, dimension)
-    model = build(
-        backbone,
-        dimension=dimension,
-        channels=1,
-        task=Task(CLASSES),
-        normalise=Normalise(),
-        patch=recipe.patch,
-        rng=rng,
-    )
-    fit_supervised(model, source, recipe, rng=rng)
-    adapt, test = _cases("adapt", shape, 2, gamma=2.0), _cases("test", shape, 3, gamma=2.0)
-    return Problem(model, recipe, source, source_val, adapt, tuple(test.images))
-
-
-def _cases(name: str, shape: tuple[int, ...], n: int, *, gamma: float) -> LabelledSet:
-    """Bodies with two organs: raw intensities of about 100 under a gamma curve, with noise."""
-    rng = generator(0, "check", name, shape)
-    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, s) for s in shape), indexing="ij"))
-    images, references = [], []
-    for _ in range(n):
-        centres = rng.uniform(-0.1, 0.1, (3, 3)) + [[0, 0, 0], [0, -0.3, 0.3], [0, 0.3, -0.3]]
-        radii = rng.uniform(0.9, 1.1, 3) * [0.85, 0.35, 0.2]
-        inside = [
-            ((grid[1:] - c[1:, None, None, None]) ** 2).sum(0) < r**2 for c, r in zip(centres, radii, strict=True)
-        ]
-        reference = np.where(inside[1], 1, 0) + np.where(inside[2] & ~inside[1], 2, 0)
-        tissue = np.select([~inside[0], reference == 1, reference == 2], [0.02, 0.8, 0.3], 0.5)
-        noisy = np.abs(tissue**gamma + rng.normal(0, 0.03, shape))
-        images.append(torch.from_numpy((100 * noisy[None]).astype(np.float32)))
-        references.append(torch.from_numpy(reference.astype(np.uint8)))
-    return LabelledSet(images, references, [f"{name}-{i}" for i in range(n)])

@@ -24,8 +24,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from training.equal_time import HELD_OUT, PIPELINES, SETTING, TRAINED_ON, Score, makers, scores
-from training.speed import FAMILIES, Turn, families, measure
+from training.catalogue import FAMILIES, families
+from training.equal_time import HELD_OUT, PIPELINES, SETTING, TRAINED_ON, Score, scores
+from training.speed import Turn, measure
 from training.study import AUGMENTATIONS, Setting, phantom_training, settings
 from training.table import aims, loss_table, read, score_figure, score_table, sections, speed_table, write
 
@@ -99,10 +100,12 @@ def document(turns: Sequence[Turn], found: Sequence[Score], options: argparse.Na
 
 
 DESCRIPTION = """\
-Medians over the rounds of one run in turns; ratios are taken within a round. The last part of a network's name is its
-widest level. `nnunet` is nnU-Net's augmentation list in each library's own transforms. The bare loop repeats forward,
-backward and step on one batch. Peak FLOP/s: float32 matrix product on the CPU, the maker's figure on a GPU; of the
-network, convolutions and matrix products alone are counted.
+Every pipeline is a process of its own; they take turns, and the others wait. Medians over the rounds of one run; ratios
+are taken within a round. Loaders are compared first; the widest networks take those of the narrower ones on the same
+patch. The last part of a network's name is its widest level. `nnunet` is nnU-Net's augmentation
+list in each library's own transforms. The bare loop repeats forward, backward and step on one batch. Peak FLOP/s:
+float32 matrix product on the CPU, the maker's figure on a GPU; of the network, convolutions and matrix products alone
+are counted.
 """
 
 
@@ -122,6 +125,7 @@ def run_speed(options: argparse.Namespace, turns: list[Turn]) -> list[Turn]:
             seconds=options.turn,
             steps=options.steps,
             loaders=loaders,
+            apart=True,
         )
         order = [(n, a) for n in rows for a in AUGMENTATIONS]
         turns = [t for t in turns if (t.setting, t.augmentation) != (name, augmentation)] + new
@@ -142,7 +146,7 @@ def main() -> None:
     found = read(scored, Score) if scored else []
     turns = run_speed(options, turns)
     if options.data and (DSC in options.only or not options.only) and not (options.missing and found):
-        chosen = {name: makers(options.device)[name] for name in available(PIPELINES)}
+        chosen = {name: families(options.device)[name] for name in available(PIPELINES)}
         found = scores(options.data, chosen, seconds=options.seconds, device=torch.device(options.device))
         if scored:
             write(scored, found, Score)

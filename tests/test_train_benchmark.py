@@ -171,7 +171,7 @@ def test_a_run_measures_every_loader_once_and_the_fastest_in_each_round(training
 
 
 def test_a_loader_that_is_known_to_be_fastest_is_the_only_one(trainings):
-    makers = {"monai": speed.families("cpu")["monai"]}
+    makers = {"monai": import_module("training.catalogue").families("cpu")["monai"]}
     turns = speed.measure(trainings[3, "none"], makers, rounds=1, steps=2, loaders={"monai": "0 processes"})
     assert [(t.loader, t.round) for t in turns] == [("0 processes", 1)]
 
@@ -275,10 +275,35 @@ def test_no_patient_is_both_trained_on_and_held_out():
 def test_dsc_after_equal_time_comes_with_its_table_and_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(equal_time, "TRAINED_ON", 4)
     monkeypatch.setattr(equal_time, "HELD_OUT", 2)
-    makers = {"shiftbench": {"-": MAKERS["shiftbench"]}, "monai": {"0 processes": MAKERS["monai"]}}
-    found = equal_time.scores(DATA, makers, seconds=6.0, device=CPU)
+    loaders = {"shiftbench": ["-"], "monai": ["0 processes"]}
+    found = equal_time.scores(DATA, loaders, seconds=6.0, device=CPU)
     assert {score.pipeline for score in found} == {"shiftbench", "monai"}
     assert all(0 <= score.dsc <= 1 and score.structure in (1, 2) for score in found)
     assert "shiftbench" in table.score_table(found)
     table.score_figure(found, tmp_path / "dsc.png")
     assert (tmp_path / "dsc.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("family", ["shiftbench", "torchio"])
+def test_a_pipeline_in_a_process_of_its_own_takes_the_same_steps_as_here(trainings, family):
+    training = replace(trainings[3, "none"], steps=6)
+    loader = "-" if family == "shiftbench" else "0 processes"
+    here = import_module("training.catalogue").families("cpu")[family][loader](training)
+    there = import_module("training.remote").Remote(family, loader, training)
+    for steps in (2, 3):
+        here.run(steps)
+        there.run(steps)
+    weights = here.model.state_dict(), there.model.state_dict()
+    here.close()
+    there.close()
+    assert family == "torchio" or all(torch.equal(a, b) for a, b in zip(*(w.values() for w in weights), strict=True))
+    assert all(torch.isfinite(w).all() for w in weights[1].values())
+    assert any(not torch.equal(w, training.network().state_dict()[n]) for n, w in weights[1].items())
+
+
+def test_an_error_in_a_pipelines_process_reaches_whoever_waits(trainings):
+    there = import_module("training.remote").Remote("shiftbench", "-", replace(trainings[3, "none"], steps=2))
+    there.run(2)
+    with pytest.raises(Exception, match="over"):
+        there.run(1)
+    there.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from shiftbench.backbones import Backbone
 from shiftbench.inference import forward
 from shiftbench.rng import generator
-from training.nnunet_trainer import NnUNet
+from training.catalogue import OWN_OPTIMISER
 from training.pipelines import Pipeline
-from training.speed import Maker, families, with_processes
+from training.remote import Remote
 from training.study import Setting, Training, folder_training, read_case
 
 SETTING = Setting(
@@ -27,8 +27,8 @@ SNAPSHOTS = 6
 TRIAL = 1 / 40  # of the time, for each loader
 PLANNED = 0.97  # of the steps that fit into the time, so that the schedule comes to its end
 
-PIPELINES = ("shiftbench", "monai", "nnunet", "nnunet, own optimiser")
-LIKE = {"nnunet, own optimiser": "nnunet"}  # whose loader and speed are known from another
+PIPELINES = ("shiftbench", "monai", "nnunet", OWN_OPTIMISER)
+LIKE = {OWN_OPTIMISER: "nnunet"}  # whose loader and speed are known from another
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,8 @@ def split(folder: Path) -> tuple[list[str], list[str]]:
     return names[:TRAINED_ON], names[TRAINED_ON : TRAINED_ON + HELD_OUT]
 
 
-def makers(device: str) -> dict[str, dict[str, Maker]]:
-    """Loader -> pipeline of each of PIPELINES."""
-    made = families(device) | {"nnunet, own optimiser": with_processes(NnUNet, device, own_optimiser=True)}
-    return {name: made[name] for name in PIPELINES}
-
-
-def scores(
-    folder: Path, made: Mapping[str, Mapping[str, Maker]], *, seconds: float, device: torch.device
-) -> list[Score]:
-    """Scores of pipelines, see `makers`."""
+def scores(folder: Path, made: Mapping[str, Iterable[str]], *, seconds: float, device: torch.device) -> list[Score]:
+    """Scores of pipelines, given as family -> loaders."""
     trained_on, held_out = split(folder)
     training = folder_training(SETTING, folder, trained_on, "nnunet", 1, device)
     cases = [read_case(folder, name) for name in held_out]
@@ -67,9 +59,9 @@ def scores(
     fastest: dict[str, tuple[str, float]] = {}
     for name, loaders in made.items():
         known = fastest.get(LIKE.get(name, name))
-        loader, rate = fastest[name] = known or _fastest(loaders, training, seconds * TRIAL)
+        loader, rate = fastest[name] = known or _fastest(name, loaders, training, seconds * TRIAL)
         planned = replace(training, steps=math.ceil(PLANNED * rate * seconds))
-        pipeline = loaders[loader](planned)
+        pipeline = Remote(name, loader, planned)
         try:
             snapshots = _train(pipeline, planned.steps, rate, seconds)
         finally:
@@ -81,11 +73,11 @@ def scores(
     return found
 
 
-def _fastest(makers: Mapping[str, Maker], training: Training, seconds: float) -> tuple[str, float]:
+def _fastest(family: str, loaders: Iterable[str], training: Training, seconds: float) -> tuple[str, float]:
     """The loader that is fastest in a short trial, and its steps per second."""
     rates = {}
-    for loader, maker in makers.items():
-        pipeline = maker(replace(training, steps=10**6))
+    for loader in loaders:
+        pipeline = Remote(family, loader, replace(training, steps=10**6))
         try:
             pipeline.run(2 + pipeline.ahead)
             start, taken = time.perf_counter(), 0

@@ -6,7 +6,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -78,22 +78,29 @@ def bare(training: Training) -> PlainLoop:
 
 
 class Own:
-    """ShiftBench: one call of `fit` on a `PatchSampler`, in a thread of its own so that it can be paused.
+    """ShiftBench: one call of `fit` on a `PatchSampler`, which waits for orders where the loop asks for a batch.
 
-    The thread waits where the loop asks for a batch, so that drawing it is part of the step.
+    So drawing a batch is part of the step. Without `orders` the call is made in a thread of its own, so that `run` can
+    order steps; with them, `train` makes it where it is called.
+
+    Args:
+        training: what is trained.
+        orders: `get` gives the number of steps to take, or None for the end.
+        answers: `put` is told None when they are taken, or the error.
     """
 
     ahead = 0
 
-    def __init__(self, training: Training):
+    def __init__(self, training: Training, *, orders: Any = None, answers: Any = None):
         self.training = training
         self.model = training.network()
         cases = training.raw
         self.sampler = PatchSampler(self.model, cases, training.recipe, generator(training.seed, "patches"))
-        self._orders: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._fit, daemon=True)
-        self._thread.start()
+        self._orders = orders or queue.SimpleQueue()
+        self._answers = answers or queue.SimpleQueue()
+        self._thread = threading.Thread(target=self.train, daemon=True)
+        if orders is None:
+            self._thread.start()
 
     def _batches(self) -> Iterator[Batch]:
         batches = iter(self.sampler)
@@ -102,7 +109,8 @@ class Own:
             self._answers.put(None)  # the loop asks for more: the steps that were ordered are done
         raise _Closed
 
-    def _fit(self) -> None:
+    def train(self) -> None:
+        """Trains as ordered, to the end."""
         training = self.training
         try:
             fit(

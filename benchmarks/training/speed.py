@@ -6,7 +6,7 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -14,11 +14,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.monai_loader import monai
-from training.nnunet_trainer import NnUNet
-from training.pipelines import Own, Pipeline, bare, fixed_loss
+from training.catalogue import Maker
+from training.pipelines import Pipeline, bare, fixed_loss
+from training.remote import Remote
 from training.study import Training
-from training.torchio_queue import torchio
 
 PEAK_TFLOPS = {  # dense bf16, as the makers state
     "H200": 989.0,
@@ -29,28 +28,6 @@ PEAK_TFLOPS = {  # dense bf16, as the makers state
     "V100": 125.0,
 }
 WARM_UP = 0.34  # untimed steps at the start of a turn, per timed one
-
-Maker = Callable[[Training], Pipeline]
-FAMILIES = ("bare", "shiftbench", "monai", "nnunet", "torchio")
-PROCESSES = {"cpu": (0, 1, 2), "cuda": (0, 4, 12)}  # of loaders; on a CPU the training needs the cores itself
-
-
-def families(device: str) -> dict[str, dict[str, Maker]]:
-    """Family -> loader -> pipeline; the fastest loader of a family counts."""
-    return {
-        "bare": {"-": bare},
-        "shiftbench": {"-": Own},
-        "monai": with_processes(monai, device) | {"thread": lambda training: monai(training, "thread")},
-        "nnunet": with_processes(NnUNet, device),
-        "torchio": with_processes(torchio, device),
-    }
-
-
-def with_processes(maker: Callable[..., Pipeline], device: str, **options: bool) -> dict[str, Maker]:
-    """A pipeline with each number of loader processes that is worth trying."""
-    return {
-        f"{n} process{'es' * (n != 1)}": lambda training, n=n: maker(training, n, **options) for n in PROCESSES[device]
-    }
 
 
 @dataclass(frozen=True)
@@ -84,6 +61,7 @@ def measure(
     seconds: float = 3.0,
     steps: int | None = None,
     loaders: Mapping[str, str] | None = None,
+    apart: bool = False,
 ) -> list[Turn]:
     """Turns of all pipelines: a round 0 that settles the loaders unless they are known, then `rounds` rounds.
 
@@ -94,6 +72,7 @@ def measure(
         seconds: how long a turn of the bare loop lasts, about.
         steps: timed steps of a turn, instead of `seconds`.
         loaders: family -> loader.
+        apart: each pipeline in a process of its own (`Remote`).
     """
     steps = steps or _steps_per_turn(training, seconds)
     warm_up = max(1, round(WARM_UP * steps))
@@ -106,8 +85,9 @@ def measure(
     turns: list[Turn] = []
     peak = 0.0
     try:
-        for key in sorted(chosen, key=lambda key: key[0] == "shiftbench"):  # its thread comes after the forks
-            pipelines[key] = chosen[key](training)
+        # In one process the thread of ShiftBench must follow the forks of the loaders.
+        for key in sorted(chosen, key=lambda key: key[0] == "shiftbench"):
+            pipelines[key] = Remote(*key, training) if apart else chosen[key](training)
         contest = len(pipelines) > len({family for family, _ in pipelines})
         for number in range(0 if contest else 1, rounds + 1):
             peak = max(peak, peak_gflops(training.device))

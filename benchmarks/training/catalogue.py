@@ -13,7 +13,7 @@ from training.torchio_queue import torchio
 Maker = Callable[[Training], Pipeline]
 FAMILIES = ("bare", "shiftbench", "monai", "nnunet", "torchio")
 OWN_OPTIMISER = "nnunet, own optimiser"
-PROCESSES = {"cpu": (0, 1, 2), "cuda": (0, 4, 12)}  # of loaders; on a CPU the training needs the cores itself
+PROCESSES = {"cpu": (0, 2), "cuda": (0, 4, 12)}  # of loaders; on a CPU the training needs the cores itself
 
 
 def families(device: str) -> dict[str, dict[str, Maker]]:

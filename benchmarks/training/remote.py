@@ -6,6 +6,7 @@ with more threads than cores the runtime lets them sleep at every barrier instea
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import warnings
 from multiprocessing.connection import Connection
@@ -38,22 +39,35 @@ class Remote:
         self._process = SPAWN.Process(target=_serve, args=place)
         self._process.start()
         theirs.close()
-        self.ahead = self._answer()
+        self._ahead: int | None = None  # not known until the process, which starts beside others, is ready
 
     @property
     def model(self) -> nn.Module:
         """A copy of the network in training."""
+        self.wait()
         self._connection.send(WEIGHTS)
         model = self.training.network()
         model.load_state_dict({name: torch.from_numpy(array) for name, array in self._answer().items()})
         return model
 
+    @property
+    def ahead(self) -> int:
+        """See Pipeline; waits until the process is ready."""
+        self.wait()
+        return self._ahead or 0
+
+    def wait(self) -> None:
+        """Until the process is ready."""
+        if self._ahead is None:
+            self._ahead = self._answer()
+
     def run(self, steps: int) -> None:
+        self.wait()
         self._connection.send(steps)
         self._answer()
 
     def close(self) -> None:
-        if self._process.is_alive():
+        with contextlib.suppress(OSError):  # it may have ended with its error
             self._connection.send(None)
         self._process.join(60)
         if self._process.is_alive():

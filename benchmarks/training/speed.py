@@ -88,6 +88,9 @@ def measure(
         # In one process the thread of ShiftBench must follow the forks of the loaders.
         for key in sorted(chosen, key=lambda key: key[0] == "shiftbench"):
             pipelines[key] = Remote(*key, training) if apart else chosen[key](training)
+        for pipeline in pipelines.values():
+            if isinstance(pipeline, Remote):  # all are ready before the first turn
+                pipeline.wait()
         contest = len(pipelines) > len({family for family, _ in pipelines})
         for number in range(0 if contest else 1, rounds + 1):
             peak = max(peak, peak_gflops(training.device))

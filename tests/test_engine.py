@@ -96,6 +96,9 @@ def test_words_of_progress_stand_behind_the_label_until_the_task_ends(pool, tmp_
     worker.connection.answers = [json.dumps({"ok": True, "seconds": 1.0}).encode()]
     (outcome,) = engine._ended()
     assert outcome.ok and outcome.task.label == "train 0" and engine.running() == []
+    worker.task = task
+    engine._send(worker)
+    assert engine.running() == [task], "the next task does not begin with the words of the last"
 
 
 def test_the_package_is_found_by_a_process_whatever_the_folder(pool):

@@ -62,6 +62,7 @@ def test_keys_of_networks_and_training_that_say_nothing_change_no_digest(tmp_pat
         ('task = "things"\n', "", ["task"]),
         ("", '[backbone.mine]\nlike = "unet_bm"\n', ["unknown backbone 'unet_bm'", "unet_bn"]),
         ("", '[backbone.mine]\nupp = "linear"\n', ["unknown key 'backbone.mine.upp'", "'up'"]),
+        ("", '[backbone.mine]\nnetwork = "monai:SegResNet"\n', ["backbone.mine", "SegResNet needs 'multiple'"]),
         ("", "[backbone.mine]\nwidths = [16]\n", ["backbone.mine.widths"]),
         ("", "[backbone.mine]\ndropout = 1.0\n", ["backbone.mine.dropout"]),
     ],

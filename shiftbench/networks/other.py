@@ -53,7 +53,9 @@ def resolved(network: str) -> Callable[..., Any]:
     module = _file(Path(place)) if place.endswith(".py") else _module(MONAI if place == "monai" else place)
     found = getattr(module, name, None)
     if not callable(found):
-        classes = [n for n, value in vars(module).items() if isinstance(value, type) and issubclass(value, nn.Module)]
+        classes = [  # under their own names: MONAI has several aliases for most
+            n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, nn.Module) and v.__name__ == n
+        ]
         raise SpecError(f"{place} has no network '{name}'", remedy=nearest(name, classes))
     return found
 

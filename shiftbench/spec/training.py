@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from shiftbench.backbones import BACKBONES, Backbone, backbone_named
 from shiftbench.errors import SpecError, nearest
@@ -145,6 +145,12 @@ class Architecture(Model):
         if value is not None and value not in BACKBONES:
             raise ValueError(f"unknown backbone '{value}'; {nearest(value, BACKBONES)}")
         return value
+
+    @model_validator(mode="after")
+    def _has_multiple(self) -> Architecture:
+        if self.network not in (None, "unet") and self.multiple is None:
+            raise ValueError(f"{self.network} needs 'multiple': the number that its input sizes are multiples of, or 1")
+        return self
 
     def backbone(self) -> Backbone:
         """The description that networks are built from."""

@@ -255,3 +255,15 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         save(sheet(), tmp_path / "file", "sheet")
+
+
+def test_examples_of_different_structures_share_a_page_with_room_for_every_caption():
+    image, reference = np.zeros((40, 40)), np.zeros((40, 40), int)
+    reference[10:20, 10:20] = 1
+    two = Example("a", image, None, reference, {"erm": reference}, ("liver", "tumour"))
+    one = Example("b", image, None, reference, {"erm": reference}, ("nucleus",))
+    page = example_page([one, two])
+    (legend,) = page.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["nucleus, liver", "tumour"]
+    tall, short = example_page([two, two]), example_page([one, one])
+    assert short.get_figheight() < page.get_figheight() < tall.get_figheight()

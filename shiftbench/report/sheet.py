@@ -208,7 +208,8 @@ def example_page(examples: Sequence[Example], *, title: str = "Examples", method
     """One row per target: the image with its reference, then each method's prediction over the reference.
 
     Args:
-        examples: of the same structures; a method that an example lacks is shown as missing.
+        examples: their structures may differ; those with the same label share a colour. A method that an example lacks
+            is shown as missing.
         title: printed above, bold.
         methods: which, in which order; all of the first example unless given.
 
@@ -218,7 +219,7 @@ def example_page(examples: Sequence[Example], *, title: str = "Examples", method
     if not examples:
         raise ValueError("a page of examples needs at least one")
     methods = list(methods or examples[0].predictions)
-    structures = examples[0].structures
+    structures = _by_label([example.structures for example in examples])
     subtitle = "White: reference. Colour: prediction. Beneath: DSC of the slice that is shown."
     title, subtitle = images.wrapped(title, subtitle, style.WIDTH if len(methods) > 2 else 4.6)
     with style.paper():
@@ -226,7 +227,7 @@ def example_page(examples: Sequence[Example], *, title: str = "Examples", method
         page = Page(
             columns=1 + len(methods),
             heights=[images.relative_height(example.image, example.spacing) for example in crops],
-            lines=[len(structures)] * len(crops),
+            lines=[len(example.structures) for example in crops],
             top=images.heading_height(title, subtitle) + 0.22,
             left=1.02,
             bottom=0.28,
@@ -237,6 +238,12 @@ def example_page(examples: Sequence[Example], *, title: str = "Examples", method
             _draw_example(figure, page, i, example, methods)
         images.legend(figure, structures, [])
     return figure
+
+
+def _by_label(structures: Sequence[Sequence[str]]) -> list[str]:
+    """The names that each label has in any of the lists, the first list's first."""
+    names = [[own[i] for own in structures if i < len(own)] for i in range(max(map(len, structures)))]
+    return [", ".join(dict.fromkeys(each)) for each in names]
 
 
 def _cropped(example: Example, margin: float = 0.2) -> Example:

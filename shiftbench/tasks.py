@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-HEADS = ("boundary", "distance")  # one output channel each
-
 
 @dataclass(frozen=True)
 class Task:
@@ -19,7 +17,7 @@ class Task:
         kind: "semantic" (classes alone), "instance" (things alone are scored) or "panoptic" (things and stuff).
         classes: background and structures.
         things: labels (1 to classes - 1) whose instances are counted; the others are stuff.
-        heads: of HEADS, in output order; none for semantic tasks.
+        heads: of "boundary" and "distance", one output channel each, in order; none for semantic tasks.
         separate: how instances are told apart: "watershed" (marker-controlled) or "components" (connected components).
         min_voxels: smaller instances are given to the background.
     """

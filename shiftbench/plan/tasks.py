@@ -66,7 +66,7 @@ class Tasks:
         )
 
     def train_seconds(self, backbone: Backbone) -> float:
-        """A guess from the positions of a batch and the products of widths at the first level's resolution."""
+        """A guess from the positions of a batch and the width and convolutions of the first level."""
         positions = self.recipe.batch * math.prod(self.recipe.patch) / backbone.stem_stride ** len(self.recipe.patch)
         width = backbone.widths[0]
         return self.recipe.steps * positions * width * (1 + backbone.convolutions) * GUESS_SECONDS

@@ -44,7 +44,7 @@ def untrained(task: Mapping[str, Any], channels: int) -> Normalised:
 def train(store: Store, key: str, task: Mapping[str, Any], report: Report) -> None:
     """The source training that every method without its own shares; a killed one goes on from its last checkpoint."""
     started = time.perf_counter()
-    cases = labelled(store, Part.of(task["train"]), task["device"], instances=_counts_instances(task))
+    cases = labelled(store, Part.of(task["train"]), task["device"], instances=Task.of(task["layout"]).counts_instances)
     channels = int(cases.images[0].shape[0])
     model = untrained(task, channels).to(task["device"])
     notes: dict[str, Any] = {}
@@ -84,7 +84,9 @@ def prepare(store: Store, key: str, task: Mapping[str, Any], report: Report) -> 
     loaded = from_payload(task["method"])
     shared = store.record("train", task["train"])
     source, source_val = (
-        labelled(store, Part.of(task[part]), task["device"], instances=_counts_instances(shared["task"]))
+        labelled(
+            store, Part.of(task[part]), task["device"], instances=Task.of(shared["task"]["layout"]).counts_instances
+        )
         for part in ("source", "source_val")
     )
     started = time.perf_counter()
@@ -124,11 +126,6 @@ def _check_sidecar(sidecar: Mapping[str, torch.Tensor], loaded: LoadedMethod) ->
             where=loaded.path,
             remedy=f"declare at most {SIDECAR_BYTES} bytes of statistics",
         )
-
-
-def _counts_instances(task: Mapping[str, Any]) -> bool:
-    """Whether the network of a training task tells instances apart."""
-    return task["layout"]["kind"] != "semantic"
 
 
 def load_state(store: Store, state: Sequence[str], device: str) -> tuple[Normalised, dict[str, torch.Tensor]]:

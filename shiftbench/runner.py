@@ -320,7 +320,7 @@ def collect(graph: Plan, store: Store) -> pd.DataFrame:
 def _fold_rows(unit: Unit, store: Store, score: Task, predict_key: str, test: Any) -> list[dict[str, Any]]:
     if store.done(score.kind, score.key):
         return store.record(score.kind, score.key)["rows"]
-    structures = [(name, s.tolerance) for name, s in unit.scenario.structures.items()]
+    structures = score.payload["structures"]
     if store.done("predict", predict_key):  # the scoring itself failed
         failure = store.failure(score.kind, score.key) or {"cause": "scoring did not end"}
         raise OutputError(failure["cause"].rstrip("."), where=score.id, remedy="run again")
@@ -330,7 +330,10 @@ def _fold_rows(unit: Unit, store: Store, score: Task, predict_key: str, test: An
     layout = Layout.of(score.payload["layout"]) if "layout" in score.payload else None
     cases = failure.get("cases") or {(names or {}).get(case, case): entry for case in test.where()}
     prediction = {"cases": cases}
-    return score_fold(store, prediction, predict_key, test, structures, names=names, donors=donors, layout=layout)
+    options = score.payload.get("options")
+    return score_fold(
+        store, prediction, predict_key, test, structures, names=names, donors=donors, layout=layout, options=options
+    )
 
 
 def _checkpoint(predict: Task, store: Store) -> str:

@@ -13,7 +13,8 @@ from shiftbench.errors import MethodError
 from shiftbench.instances.ids import connected
 from shiftbench.materialise import drawn_instances, make_anatomies, make_references
 from shiftbench.metrics import METRICS, SCORERS, SEGMENT_SCORERS
-from shiftbench.scoring import load_predicted_instances, score_fold
+from shiftbench.scoring import score_fold
+from shiftbench.scoring.case import load_arrays
 from shiftbench.shifts.acquisition import moved_labels
 from shiftbench.shifts.settings import Step
 from shiftbench.store import Store
@@ -156,7 +157,7 @@ def test_a_stored_prediction_without_ids_is_invalid_where_they_are_counted(store
     references(store, "of-lacking")
     rows = fold(store, "lacking", {case: (labels, None) for case, (labels, _) in pairs(store, "of-lacking").items()})
     assert of(rows, "p0001")["pq"] == (0.0, "invalid_output") == of(rows, "p0001")["dsc"]
-    assert load_predicted_instances(store.artifact("predict", "lacking"), "p0001") is None
+    assert "instances" not in load_arrays(store.artifact("predict", "lacking"), "p0001")
 
 
 def test_a_permuted_reference_brings_its_own_ids(store):

@@ -5,7 +5,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from shiftbench.metrics.scorers import INSTANCE_SCORERS, METRICS, SCORERS, SEGMENT_SCORERS, Scorer, metrics_of
+from shiftbench.metrics.scorers import (
+    CALIBRATION_SCORERS,
+    INSTANCE_SCORERS,
+    LESION_SCORERS,
+    METRICS,
+    SCORERS,
+    SEGMENT_SCORERS,
+    TUBE_SCORERS,
+    ScoredStructure,
+    Scorer,
+    metrics_of,
+)
 
 if TYPE_CHECKING:
     from shiftbench.metrics.case import Score, score_case
@@ -14,12 +25,16 @@ if TYPE_CHECKING:
     from shiftbench.metrics.surface import hd95_mm, nsd
 
 __all__ = [
+    "CALIBRATION_SCORERS",
     "INSTANCE_SCORERS",
+    "LESION_SCORERS",
     "METRICS",
     "SCORERS",
     "SEGMENT_SCORERS",
+    "TUBE_SCORERS",
     "Overlaps",
     "Score",
+    "ScoredStructure",
     "Scorer",
     "dsc",
     "hd95_mm",

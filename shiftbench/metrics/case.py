@@ -12,18 +12,27 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from shiftbench.metrics.instance import overlaps, segment_values
-from shiftbench.metrics.overlap import dsc, volume_bias_percent
-from shiftbench.metrics.scorers import METRICS, Scorer, metrics_of
-from shiftbench.metrics.surface import checked_spacing, surface_distances
+from shiftbench.metrics.lesions import lesion_values
+from shiftbench.metrics.overlap import overlap_values
+from shiftbench.metrics.scorers import METRICS, Form, ScoredStructure, Scorer, metrics_of
+from shiftbench.metrics.surface import checked_spacing, surface_values
+from shiftbench.metrics.tubes import cldice
 from shiftbench.tasks import Task
 from shiftbench.types import FAILURES, Status
 
 REFERENCE_EMPTY = "reference_empty"  # detail of a failure on a negative case, which counts as a false positive
 TAU_BELOW_RESOLUTION = "tau_below_resolution"  # detail of an NSD whose tolerance is under half the largest voxel side
 
+Values = dict[tuple[str, str], float | None]  # by metric and definition
 
-_NULL = dict.fromkeys(METRICS, None)
-_WORST = {name: scorer.worst for name, scorer in METRICS.items()}
+
+def _each(values: Mapping[str, float | None]) -> Values:
+    return {(name, definition): values[name] for name, scorer in METRICS.items() for definition in scorer.definitions}
+
+
+_NULL = _each(dict.fromkeys(METRICS, None))
+_WORST = _each({name: scorer.worst for name, scorer in METRICS.items()})
+_NO_RECALL = {key: None for key in _WORST if key[0] in ("instance_recall", "lesion_recall") or "recall_" in key[0]}
 
 
 @dataclass(frozen=True)
@@ -46,13 +55,14 @@ def score_case(
     reference: ArrayLike,
     spacing: Sequence[float],
     unit: Literal["mm", "px"],
-    structures: Sequence[tuple[str, float]],
+    structures: Sequence[ScoredStructure | tuple],
     *,
     annotated: Collection[str] | None = None,
     failure: Status | None = None,
     layout: Task | None = None,
     instances: ArrayLike | None = None,
     reference_instances: ArrayLike | None = None,
+    region: ArrayLike | None = None,
 ) -> list[Score]:
     """Scores of every structure and metric; a case has the same list of them whatever the prediction.
 
@@ -62,7 +72,7 @@ def score_case(
         reference: integer label map (*s).
         spacing: voxel size per axis, in `unit`.
         unit: of spacing, tolerances and distances.
-        structures: (name, tolerance of NSD) in label order.
+        structures: in label order; a tuple holds the fields of `ScoredStructure`.
         annotated: structures that the reference marks; None for all.
         failure: why the prediction does not count, where it does not.
         layout: of the task; where it counts instances, `metrics_of` its things, and of stuff in panoptic tasks, are
@@ -70,6 +80,7 @@ def score_case(
         instances: predicted ids (*s), 0 where there is no thing; a prediction without them, where they are counted, is
             scored as `invalid_output`.
         reference_instances: ids (*s) of the reference.
+        region: bool (*s), the fixed anatomical region of the nDSC of lesions; without it they have none.
 
     Raises:
         ValueError: the reference is no label map of these structures, spacing does not fit it, `failure` is no
@@ -89,42 +100,62 @@ def score_case(
     )
     if failure is None and ids is None and layout is not None and layout.counts_instances:
         failure = Status.INVALID_OUTPUT
-    maps = _Maps(labels, reference, spacing, layout, ids)
+    known = None if region is None else np.asarray(region, bool)
+    maps = _Maps(labels, reference, spacing, unit, layout, ids, known)
     boxes_r = ndimage.find_objects(reference.astype(np.int32), len(structures))
     boxes_p = boxes_r if failure else ndimage.find_objects(labels.astype(np.int32), len(structures))
     scores: list[Score] = []
-    for label, (name, tolerance) in enumerate(structures, start=1):
+    for label, structure in enumerate((ScoredStructure(*s) for s in structures), start=1):
         box_p, box_r = boxes_p[label - 1], boxes_r[label - 1]
-        absent = annotated is not None and name not in annotated
+        absent = annotated is not None and structure.name not in annotated
         status = Status.CLASS_NOT_ANNOTATED if absent else failure or _status(box_p, box_r)
-        ok, no_reference = status is Status.OK, box_r is None
-        values = maps.values(_union(box_p, box_r), label, tolerance) if ok else _fixed(status, no_reference)
-        detail = REFERENCE_EMPTY if status in FAILURES and no_reference else ""
-        flagged = tolerance < max(spacing) / 2
-        scores += _scores(name, tolerance, unit, status, values, detail, flagged, metrics_of(label, layout))
+        values = maps.values(box_p, box_r, label, structure, status)
+        detail = REFERENCE_EMPTY if status in FAILURES and box_r is None else ""
+        flagged = structure.tolerance < max(spacing) / 2
+        metrics = metrics_of(label, layout, structure.form)
+        scores += _scores(structure, unit, status, values, detail, flagged, metrics)
     return scores
 
 
 @dataclass(frozen=True)
 class _Maps:
-    """Label maps (*s) of a case, and the ids (predicted, reference) of its instances where they are counted."""
+    """Label maps (*s) of a case, the ids (predicted, reference) where instances are counted, and the fixed region."""
 
     labels: np.ndarray
     reference: np.ndarray
     spacing: tuple[float, ...]
+    unit: Literal["mm", "px"]
     layout: Task | None
     ids: tuple[np.ndarray, np.ndarray] | None
+    region: np.ndarray | None
 
-    def values(self, box: tuple[slice, ...], label: int, tolerance: float) -> dict[str, float | None]:
-        """Every metric of a structure that is in both maps, all of it inside `box`."""
+    def values(self, box_p, box_r, label: int, structure: ScoredStructure, status: Status) -> Values:
+        """Every metric of a structure."""
+        if status is not Status.OK:
+            return _fixed(status, box_r is None)
+        box = _union(box_p, box_r)
         prediction, reference = self.labels[box] == label, self.reference[box] == label
-        values = _values(prediction, reference, self.spacing, tolerance)
+        values = overlap_values(prediction, reference, self.spacing)
+        values |= surface_values(prediction, reference, self.spacing, structure.tolerance)
+        values |= self.of_form(prediction, reference, structure.form, None if self.region is None else self.region[box])
+        return values | self.of_segments(box, prediction, reference, label)
+
+    def of_form(self, prediction: np.ndarray, reference: np.ndarray, form: Form, region: np.ndarray | None) -> Values:
+        """What only tubes or only lesions have."""
+        if form == "tube":
+            return {("cldice", "skeleton"): cldice(prediction, reference)}
+        return lesion_values(prediction, reference, self.spacing, region) if form == "lesions" else {}
+
+    def of_segments(self, box, prediction: np.ndarray, reference: np.ndarray, label: int) -> Values:
+        """Panoptic quality and its parts, where the task counts segments of this label."""
         if self.ids is None or self.layout is None or "pq" not in metrics_of(label, self.layout):
-            return values
+            return {}
         if label in self.layout.things:
             predicted, expected = (ids[box] for ids in self.ids)
-            return values | segment_values(overlaps(predicted * prediction, expected * reference))
-        return values | segment_values(overlaps(prediction, reference))  # a stuff region is one segment
+            found = segment_values(overlaps(predicted * prediction, expected * reference))
+        else:
+            found = segment_values(overlaps(prediction, reference))  # a stuff region is one segment
+        return {(name, METRICS[name].definition): value for name, value in found.items()}
 
 
 def _id_maps(
@@ -172,52 +203,39 @@ def _union(box_p: tuple[slice, ...], box_r: tuple[slice, ...]) -> tuple[slice, .
     return tuple(slice(min(p.start, r.start), max(p.stop, r.stop)) for p, r in zip(box_p, box_r, strict=True))
 
 
-def _values(
-    prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...], tolerance: float
-) -> dict[str, float | None]:
-    surfaces = surface_distances(prediction, reference, spacing, "S")
-    return {
-        "dsc": dsc(prediction, reference),
-        "nsd": surfaces.overlap(tolerance),
-        "hd95_mm": surfaces.percentile_95(),
-        "volume_bias_percent": volume_bias_percent(prediction, reference),
-    }
-
-
-def _fixed(status: Status, no_reference: bool) -> dict[str, float | None]:
+def _fixed(status: Status, no_reference: bool) -> Values:
     if status in (Status.BOTH_EMPTY, Status.CLASS_NOT_ANNOTATED):
         return _NULL
     if status is Status.MISSED:
-        return {**_WORST, "volume_bias_percent": -100.0}
+        return {**_WORST, ("volume_bias_percent", "counts"): -100.0}
     if status is Status.FP_ON_NEGATIVE:
-        return {**_WORST, "instance_precision": 0.0, "instance_recall": None}
-    return {**_WORST, "instance_recall": None} if no_reference else _WORST
+        return {**_WORST, **_NO_RECALL, ("instance_precision", "iou>0.5"): 0.0}
+    return {**_WORST, **_NO_RECALL} if no_reference else _WORST
 
 
 def _scores(
-    structure: str,
-    tolerance: float,
+    structure: ScoredStructure,
     unit: str,
     status: Status,
-    values: Mapping[str, float | None],
+    values: Values,
     detail: str,
     flagged: bool,
     metrics: Mapping[str, Scorer],
 ) -> list[Score]:
     scores = []
-    for metric, scorer in metrics.items():
-        value = values[metric]
+    for metric, definition in ((name, d) for name, scorer in metrics.items() for d in scorer.definitions):
+        value = values[metric, definition]
         infinite = value is not None and math.isinf(value)
         notes = [detail] if detail else []
         if metric == "nsd" and flagged:
             notes.append(TAU_BELOW_RESOLUTION)
         scores.append(
             Score(
-                structure=structure,
+                structure=structure.name,
                 metric=metric,
-                definition=scorer.definition,
-                tolerance=tolerance if metric == "nsd" else None,
-                unit=unit if scorer.unit == "mm" else scorer.unit,
+                definition=definition,
+                tolerance=structure.tolerance if metric == "nsd" else None,
+                unit=unit if metrics[metric].unit == "mm" else metrics[metric].unit,
                 value=None if infinite else value,
                 bound="inf" if infinite else None,
                 status=status,

@@ -60,3 +60,34 @@ def volume_bias_percent(prediction: ArrayLike, reference: ArrayLike) -> float | 
     prediction, reference = checked_masks(prediction, reference)
     volume = np.count_nonzero(reference)
     return float(100.0 * (np.count_nonzero(prediction) - volume) / volume) if volume else None
+
+
+def iou(prediction: ArrayLike, reference: ArrayLike) -> float | None:
+    """Intersection over union |P & R| / |P | R|.
+
+    Args:
+        prediction: bool, shape (*s), 2-D or 3-D; an array or a tensor on the CPU.
+        reference: bool, shape (*s).
+
+    Returns:
+        A value in [0, 1]; None if both masks are empty, 0 if exactly one is.
+
+    Raises:
+        ValueError: shapes differ, or a mask is not binary.
+    """
+    prediction, reference = checked_masks(prediction, reference)
+    union = np.count_nonzero(prediction | reference)
+    return float(np.count_nonzero(prediction & reference) / union) if union else None
+
+
+def overlap_values(
+    prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...]
+) -> dict[tuple[str, str], float | None]:
+    """The metrics that count voxels, by name and definition, of two boolean masks (*s)."""
+    error = (np.count_nonzero(prediction) - np.count_nonzero(reference)) * float(np.prod(spacing)) / 1000.0
+    return {
+        ("dsc", "counts"): dsc(prediction, reference),
+        ("iou", "counts"): iou(prediction, reference),
+        ("volume_bias_percent", "counts"): volume_bias_percent(prediction, reference),
+        ("volume_error_ml", "counts"): error,
+    }

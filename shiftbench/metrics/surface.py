@@ -244,3 +244,25 @@ def _weighted_percentile(distances: np.ndarray, weights: np.ndarray) -> float:
     covered = np.cumsum(weights[order])
     index = np.searchsorted(covered, covered[-1] * PERCENTILE / 100.0 * (1.0 - SLACK))
     return float(distances[order[min(index, order.size - 1)]])
+
+
+def surface_values(
+    prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...], tolerance: float
+) -> dict[tuple[str, str], float | None]:
+    """The metrics of surfaces by name and definition, of two non-empty boolean masks (*s)."""
+    values: dict[tuple[str, str], float | None] = {}
+    for definition in ("S", "V"):
+        surfaces = surface_distances(prediction, reference, spacing, definition)  # type: ignore[arg-type]
+        sides = (
+            (surfaces.from_prediction, surfaces.prediction_weights),
+            (surfaces.from_reference, surfaces.reference_weights),
+        )
+        sums = [(float((d * w).sum()), float(w.sum())) for d, w in sides]
+        values |= {
+            ("nsd", definition): surfaces.overlap(tolerance),
+            ("hd95_mm", definition): surfaces.percentile_95(),
+            ("hd_mm", definition): max(float(d.max()) for d, _ in sides),
+            ("assd_mm", definition): sum(s for s, _ in sums) / sum(w for _, w in sums),
+            ("masd_mm", definition): sum(s / w for s, w in sums) / 2,
+        }
+    return values

@@ -14,7 +14,7 @@ from shiftbench.domains import Part
 from shiftbench.errors import NotApplicable, SpecError
 from shiftbench.graph import MethodCard, Options, Plan, Task
 from shiftbench.losses.terms import check_terms
-from shiftbench.metrics.scorers import METRICS, SCORERS
+from shiftbench.metrics.scorers import METRICS
 from shiftbench.parts import Parts
 from shiftbench.plan.orders import Pass, derangement
 from shiftbench.rng import digest
@@ -22,7 +22,7 @@ from shiftbench.spec import Scenario
 from shiftbench.types import Track
 
 TRAIN_VERSION = 2
-PREDICT_VERSION = 1
+PREDICT_VERSION = 2
 GUESS_SECONDS = 6e-8  # of a step, per position, channel and convolution of the first level: order of work, time left
 Fold = tuple[str, str, Part]  # predict task id, score task id, test part
 
@@ -128,6 +128,7 @@ class Tasks:
             "device": self.options.device,
             "threads": self.options.threads,
         }
+        self.keep(payload, key)
         self.grant(track, method, draw, payload, needs, key, adapt, source)
         seconds = self.predict_seconds(track, backbone)
         predict = self.graph.add("predict", payload, needs, f"{method.name} on {name}", seconds, key)
@@ -145,20 +146,21 @@ class Tasks:
             "device": self.options.device,
             "threads": self.options.threads,
         }
-        payload = {
+        payload: dict[str, Any] = {
             **common,
             "method": method.payload,
             "identity": method.identity,
             "state": [state.kind, state.key],
             "stream": order,
         }
-        key = {
+        key: dict[str, Any] = {
             **common,
             "version": PREDICT_VERSION,
             "method": method.identity,
             "state": state.key,
             "stream": [place[1:] for place in order],
         }
+        self.keep(payload, key)
         needs = [state.id, *(need for test in each.tests.values() for need in needs_of(test))]
         label = f"{method.name} on stream {each.name} (order {each.seed})"
         seconds = self.predict_seconds(method.track, backbone) * len(each.tests)
@@ -169,6 +171,11 @@ class Tasks:
             score = self.score_task(predict, test, f"scoring {label}, {name}", names=names)
             scored[name] = ((predict.id, score.id, test),)
         return scored
+
+    def keep(self, payload: dict[str, Any], key: dict[str, Any]) -> None:
+        """Adds what of a prediction is kept beside its labels."""
+        if self.scenario.calibration is not None:
+            payload["keep"] = key["keep"] = ["log_probabilities"]
 
     def donors(self, test: Part) -> dict[str, str]:
         """Whose reference each test case of the impossible control is scored against."""
@@ -227,11 +234,13 @@ class Tasks:
 
         `names` and `donors` are those of `shiftbench.scoring.score_fold`.
         """
-        structures = [[n, s.tolerance] for n, s in self.scenario.structures.items()]
+        structures = [[n, s.tolerance, s.form] for n, s in self.scenario.structures.items()]
         layout = asdict(self.layout) if self.layout.counts_instances else None
-        special = {k: v for k, v in (("names", names), ("donors", donors), ("layout", layout)) if v is not None}
+        options = self.scenario.scoring_options() or None
+        extra = {"names": names, "donors": donors, "layout": layout, "options": options}
+        special = {name: value for name, value in extra.items() if value is not None}
         payload = {"predict": predict.key, "test": payload_of(test), "structures": structures, **special}
-        versions = {name: scorer.version for name, scorer in (METRICS if layout else SCORERS).items()}
+        versions = {name: scorer.version for name, scorer in METRICS.items()}
         key = [predict.key, test.references_keys(), structures, versions, *([special] if special else [])]
         return self.graph.add("score", payload, [predict.id, *needs_of(test, references=True)], label, 1.0, key)
 

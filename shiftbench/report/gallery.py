@@ -11,7 +11,7 @@ from shiftbench.domains import load_case
 from shiftbench.graph import Plan, Unit
 from shiftbench.report.planes import picture, pixel, plane, richest
 from shiftbench.report.sheet import Example
-from shiftbench.scoring import load_prediction
+from shiftbench.scoring.case import load_arrays
 from shiftbench.store import Store
 from shiftbench.types import FAILURES, Geometry
 
@@ -93,7 +93,7 @@ def _prediction(store: Store, unit: Unit, fold: int, case: str, z: int, grid: Ge
     path = store.artifact(kind, key)
     if not store.done(kind, key) or not (path / f"{case}.npz").is_file():
         return None
-    return plane(load_prediction(path, case), z, grid)
+    return plane(load_arrays(path, case)["labels"], z, grid)
 
 
 def _spread(made: Sequence[Example]) -> list[Example]:

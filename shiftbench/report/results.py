@@ -14,7 +14,7 @@ from shiftbench.agreement import protocol_agreement
 from shiftbench.errors import OutputError, SpecError, nearest
 from shiftbench.graph import Options
 from shiftbench.progress import RunProgress
-from shiftbench.report.sections import Section
+from shiftbench.report.sections.section import Section
 from shiftbench.report.stored import TEXT, print_stored
 from shiftbench.robustness.streams import outside_streams
 from shiftbench.runner import ROWS, Prepared, places, prepare

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from shiftbench.report.sections import Section
+from shiftbench.report.sections.section import Section
 from shiftbench.report.words import DASH, FAMILY_NAMES, READING, TRACK_NAMES, UNCOMPARABLE
 from shiftbench.robustness.constants import ORACLE, SOURCE_ONLY
 from shiftbench.robustness.headline import LABELLED_TRACKS

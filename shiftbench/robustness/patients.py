@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from shiftbench.errors import OutputError
 from shiftbench.metrics.case import REFERENCE_EMPTY
-from shiftbench.metrics.scorers import METRICS
+from shiftbench.metrics.scorers import CALIBRATION_SCORERS, METRICS
 from shiftbench.stats import Interval
 from shiftbench.types import FAILURES, Status
 
@@ -59,15 +60,17 @@ class Entry:
         return self.target == self.source
 
 
-def patient_table(rows: pd.DataFrame, metric: str = "dsc") -> pd.DataFrame:
+def patient_table(rows: pd.DataFrame, metric: str = "dsc", definition: str | None = None) -> pd.DataFrame:
     """Score of each patient: mean over the structures of a case, then over the cases of the patient.
 
-    Only structures with a non-empty reference enter. The status decides the value: a failure or a missed structure is
-    0, whatever is written beside it. A method with `not_applicable` rows for cases that others have is `ranked` False.
+    Only structures with a non-empty reference enter. The status decides the value: a failure has the metric's worst
+    value, whatever is written beside it, and so has a missed structure in a metric of masks. A method with
+    `not_applicable` rows for cases that others have is `ranked` False.
 
     Args:
         rows: the columns of `shiftbench.types.Row`.
-        metric: one whose worst value is 0: "dsc", "nsd" or "pq".
+        metric: one whose worst value is finite, as of "dsc", "nsd", "pq" or "brier".
+        definition: of the metric; the primary one if None.
 
     Returns:
         One row per backbone, budget, target, method, seed, draw and patient, with `score` and `ranked`.
@@ -76,9 +79,10 @@ def patient_table(rows: pd.DataFrame, metric: str = "dsc") -> pd.DataFrame:
         ValueError: the metric is not bounded, so that a failure has no value in a mean.
         OutputError: two rows for the same thing, a row without a value, or methods with unequal case sets.
     """
-    if METRICS[metric].worst != 0.0:
+    worst = METRICS[metric].worst
+    if worst is None or not math.isfinite(worst):
         raise ValueError(f"'{metric}' has no worst value that a mean can hold; use dsc, nsd or pq")
-    scored = _positive(rows_of(rows, metric))
+    scored = _positive(rows_of(rows, metric, definition), worst, of_masks=metric not in CALIBRATION_SCORERS)
     _refuse_unequal_case_sets(scored[scored["ranked"]])
     keys = [*ENTRY, "seed", "draw", "patient"]
     mean_of = {"score": "mean", "ranked": "first", **dict.fromkeys(_SHIFT, "first")}
@@ -86,12 +90,12 @@ def patient_table(rows: pd.DataFrame, metric: str = "dsc") -> pd.DataFrame:
     return cases.groupby(keys, dropna=False).agg(mean_of).reset_index()
 
 
-def rows_of(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Rows of one metric in its primary definition, one per thing that is scored."""
+def rows_of(rows: pd.DataFrame, metric: str, definition: str | None = None) -> pd.DataFrame:
+    """Rows of one metric in one definition (its primary one if None), one per thing that is scored."""
     missing = set(_NEEDED) - set(rows.columns)
     if missing:
         raise OutputError(f"rows without the columns {', '.join(sorted(missing))}", remedy="give the rows of a run")
-    chosen = rows[(rows["metric"] == metric) & (rows["definition"] == METRICS[metric].definition)]
+    chosen = rows[(rows["metric"] == metric) & (rows["definition"] == (definition or METRICS[metric].definition))]
     chosen = chosen.astype({"level": float, "k": float, "value": float})
     key = [*ENTRY, "seed", "draw", "case", "structure"]
     twice = chosen.duplicated(key)
@@ -102,7 +106,7 @@ def rows_of(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     return chosen
 
 
-def _positive(rows: pd.DataFrame) -> pd.DataFrame:
+def _positive(rows: pd.DataFrame, worst: float, *, of_masks: bool) -> pd.DataFrame:
     """Rows whose reference is non-empty, with `score` by status and `ranked`."""
     status, failed = rows["status"], rows["status"].isin(FAILURES)
     applicable = status != Status.NOT_APPLICABLE
@@ -110,8 +114,8 @@ def _positive(rows: pd.DataFrame) -> pd.DataFrame:
     by_method = [rows[name] for name in ENTRY]
     others_have_it = applicable.groupby(by_case, dropna=False).transform("any")
     lacking = (~applicable & others_have_it).groupby(by_method, dropna=False).transform("any")
-    failed_or_missed = failed | (status == Status.MISSED)
-    scored = rows.assign(score=rows["value"].mask(failed_or_missed, 0.0), ranked=~lacking)
+    nothing = failed | (status == Status.MISSED) if of_masks else failed
+    scored = rows.assign(score=rows["value"].mask(nothing, worst), ranked=~lacking)
     scored = scored[~is_negative(rows) & applicable & (status != Status.CLASS_NOT_ANNOTATED)]
     if scored["score"].isna().any():
         first = scored[scored["score"].isna()].iloc[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +11,7 @@ from shiftbench.backbones import Backbone
 from shiftbench.errors import SpecError, nearest
 from shiftbench.rng import digest
 from shiftbench.spec.factorial import missing_cells
+from shiftbench.spec.scored import Calibration, Radiomics, Structure
 from shiftbench.spec.target import PERMUTED, Model, Source, Target
 from shiftbench.spec.training import (
     BUDGET_NAMES,
@@ -23,25 +24,6 @@ from shiftbench.spec.training import (
 )
 from shiftbench.tasks import Task
 from shiftbench.types import Family, Recipe
-
-
-class Structure(Model):
-    """What is segmented, with the tolerance of the normalised surface distance in mm or in pixels."""
-
-    tolerance_mm: Annotated[float, Field(gt=0)] | None = None
-    tolerance_px: Annotated[float, Field(gt=0)] | None = None
-    may_be_absent: bool = False
-
-    @model_validator(mode="after")
-    def _one_tolerance(self) -> Structure:
-        if (self.tolerance_mm is None) == (self.tolerance_px is None):
-            raise ValueError("give exactly one of tolerance_mm and tolerance_px")
-        return self
-
-    @property
-    def tolerance(self) -> float:
-        """The tolerance in the unit that was given."""
-        return self.tolerance_mm if self.tolerance_mm is not None else self.tolerance_px  # type: ignore[return-value]
 
 
 class Phantom(Model):
@@ -84,7 +66,7 @@ class Scenario(Model):
     `sealed` scenarios give ranges of levels; see `shiftbench.spec.sealed`.
     """
 
-    LATER = ("answer", "factorial", "stream", "sealed", "task", "instances", "backbone")
+    LATER = ("answer", "factorial", "stream", "sealed", "task", "instances", "backbone", "calibration", "radiomics")
 
     name: str
     version: Annotated[int, Field(ge=1)]
@@ -96,6 +78,8 @@ class Scenario(Model):
     dimension: Dimension
     task: Literal["semantic", "instance", "panoptic"] = "semantic"
     instances: Instances | None = None
+    calibration: Calibration | None = None
+    radiomics: Radiomics | None = None
     budget: str
     seeds: tuple[int, ...] = (0,)
     domain_seed: int = 0
@@ -206,6 +190,11 @@ class Scenario(Model):
             )
         rules = self.instances or Instances()
         return Task(classes, self.task, labels, rules.heads, rules.separate, rules.min_voxels)
+
+    def scoring_options(self) -> dict[str, Any]:
+        """What is scored beside the masks, as the score tasks are given it."""
+        asked = {"calibration": self.calibration, "radiomics": self.radiomics}
+        return {name: table.model_dump(mode="json") for name, table in asked.items() if table is not None}
 
     def digest(self) -> str:
         """Changes whenever any parsed value changes; formatting and order of keys do not matter."""

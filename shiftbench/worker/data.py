@@ -48,6 +48,7 @@ def score(store: Store, key: str, task: Mapping[str, Any], _: Report) -> None:
         names=task.get("names"),
         donors=task.get("donors"),
         layout=Task.of(task["layout"]) if "layout" in task else None,
+        options=task.get("options"),
     )
     store.publish("score", key, {"rows": rows})
 

@@ -18,6 +18,7 @@ from shiftbench.rng import digest, generator
 from shiftbench.store import Store
 from shiftbench.types import Access, Episode, LabelledSet, Method, Predictor, Status, UnlabelledSet
 from shiftbench.worker.cases import labelled, recipe_of, unlabelled
+from shiftbench.worker.kept import kept
 from shiftbench.worker.memory import PeakMemory
 from shiftbench.worker.training import Report, load_state, prepare, train
 
@@ -74,12 +75,13 @@ class _Stream:
         self.seconds_adapt = 0.0
 
     def one(self, image: torch.Tensor) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Arrays of one case ("labels" and, where they are counted, "instances") and what there is to record of it."""
+        """Arrays of one case ("labels", where they are counted "instances", what is `kept`), and its record."""
         peak, started = PeakMemory(self.task["device"]), time.perf_counter()
         arrays: dict[str, np.ndarray] = {}
+        facts: dict[str, Any] = {}
         status, detail = Status.OK, ""
         try:
-            arrays = self._decoded(image)
+            arrays, facts = self._decoded(image)
         except NotApplicable:
             raise
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -90,9 +92,10 @@ class _Stream:
         except Exception as error:  # whatever a method's code does is that method's result
             status, detail = Status.FAILED, f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - started
-        return arrays, {"status": str(status), "detail": detail, "seconds": seconds, "peak_mb": peak.megabytes()}
+        record = {"status": str(status), "detail": detail, "seconds": seconds, "peak_mb": peak.megabytes()}
+        return arrays, {**record, **facts}
 
-    def _decoded(self, image: torch.Tensor) -> dict[str, np.ndarray]:
+    def _decoded(self, image: torch.Tensor) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if self.broken is not None:
             raise self.broken
         episodic = self.loaded.method.episode is Episode.EPISODIC
@@ -110,7 +113,9 @@ class _Stream:
         assert self.predictor is not None
         prediction = self.predictor(image.clone())
         labels, instances = decode_prediction(prediction, image, self.model.task)
-        return {"labels": labels} if instances is None else {"labels": labels, "instances": instances}
+        arrays, facts = kept(prediction, labels, self.model.task, self.task.get("keep", ()))
+        counted = {} if instances is None else {"instances": instances}
+        return {"labels": labels, **counted, **arrays}, facts
 
 
 def _content(image: torch.Tensor) -> str:

@@ -12,10 +12,12 @@ import pytest
 import shiftbench
 from scenarios import TINY, write
 from shiftbench.errors import DataError, MethodError, OutputError
+from shiftbench.metrics.scorers import SCORERS
 from shiftbench.runner import prepare, write_rows
 from shiftbench.store import Store
 
 METHODS = ["pred_bn", "tent_in", "fewshot_ft_k1", "target_oracle"]
+OF_MASKS = sum(len(scorer.definitions) for scorer in SCORERS.values())  # rows per case and structure
 UNTIMED = ["seconds", "peak_mb"]
 
 BROKEN = '''
@@ -77,12 +79,13 @@ def tiny(tmp_path_factory):
 
 def test_every_row_is_there_once(tiny):
     _, rows, _ = tiny
-    key = ["target", "method", "seed", "case", "structure", "metric"]
+    key = ["target", "method", "seed", "case", "structure", "metric", "definition"]
     assert not rows.duplicated(key).any()
     assert set(rows["target"]) == {"site-a", "identity", "noise:3", "noise:5", "hilum-in", "load"}
     for method, group in rows.groupby("method"):
         targets = 4 if method == "target_oracle" else 6  # reference methods skip the controls
-        assert len(group) == targets * 2 * 2 * 4, method  # 2 test patients, 2 structures, 4 metrics
+        of_masks = group[group["metric"].isin(SCORERS)]
+        assert len(of_masks) == targets * 2 * 2 * OF_MASKS, method  # 2 test patients, 2 structures
 
 
 def test_a_method_that_has_nothing_to_adapt_says_so(tiny):

@@ -40,6 +40,7 @@ from shiftbench.train import PatchSampler, Supervised, augment, fit, fit_supervi
 from shiftbench.types import (
     Access,
     Episode,
+    Estimator,
     LabelledSet,
     LossTerm,
     Prediction,
@@ -53,6 +54,7 @@ from shiftbench.types import (
 __all__ = [
     "Access",
     "Episode",
+    "Estimator",
     "LabelledSet",
     "LossTerm",
     "Normalised",

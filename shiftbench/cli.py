@@ -202,6 +202,29 @@ def doctor(
         raise typer.Exit(FAILED_CASES)
 
 
+@app.command("selftest")
+def selftest_(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of lines.")] = False,
+) -> None:
+    """Try the libraries that scores are computed with, and the metrics, on cases with known answers."""
+    import json
+    from dataclasses import asdict
+
+    from shiftbench.selftest import refusal, selftest
+
+    checks = selftest()
+    if as_json:
+        console.print(json.dumps([asdict(check) for check in checks], indent=2), markup=False, soft_wrap=True)
+    for check in () if as_json else checks:
+        words = f"expected {check.expected}, found {check.found}"
+        line = f"{'ok     ' if check.ok else 'PROBLEM'}  {check.package} {check.version}: {check.name}: {words}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    broken = next((check for check in checks if not check.ok), None)
+    if broken is not None:
+        warnings.print(f"error: {refusal(broken)}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(FAILED_CASES)
+
+
 def main() -> None:
     """Entry point: errors are one sentence on standard error and a non-zero exit code."""
     try:

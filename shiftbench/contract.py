@@ -10,7 +10,7 @@ import numpy as np
 from shiftbench import instances
 from shiftbench.errors import MethodError
 from shiftbench.tasks import Task
-from shiftbench.types import Access, LabelledSet, Method, Prediction, Recipe, Track, UnlabelledSet
+from shiftbench.types import Access, Estimator, LabelledSet, Method, Prediction, Recipe, Track, UnlabelledSet
 
 REQUIREMENTS = ("batch_norm", "instance_norm_affine", "norm_affine", "features")
 NORMALISATION_TOLERANCE = 1e-2  # of the log of the sum of probabilities: room for half precision
@@ -25,11 +25,12 @@ GRANTS: dict[Track, frozenset[str]] = {
     Track.TTA: frozenset({"sidecar"}),
     Track.FEWSHOT: frozenset({"sidecar", "fewshot", "source"}),
     Track.REFERENCE: frozenset({"fewshot"}),
+    Track.ESTIMATE: frozenset({"source_val"}),
 }
 
 
 def grant(
-    method: Method,
+    method: Method | Estimator,
     *,
     recipe: Recipe,
     source: LabelledSet | None = None,
@@ -121,6 +122,30 @@ def validate_prediction(prediction: Prediction, image: Any, classes: int, *, hea
     if low < 0 or high >= classes:
         raise MethodError(f"labels run from {low} to {high}", remedy=f"give labels from 0 to {classes - 1}")
     return labels.detach().to("cpu").numpy().astype(np.uint8)
+
+
+def validate_estimates(values: Any, cases: int, structures: int) -> tuple[np.ndarray, list[MethodError | None]]:
+    """Estimates as float64 (cases, structures), and per case what is wrong with them, or None.
+
+    Raises:
+        MethodError: not a floating tensor of this shape, so that no case has an estimate.
+    """
+    if not hasattr(values, "is_floating_point"):
+        raise MethodError(f"estimate returned a {type(values).__name__}", remedy="return a torch tensor")
+    if tuple(values.shape) != (cases, structures):
+        remedy = f"give one value per image and structure, {(cases, structures)}"
+        raise MethodError(f"the estimates have the shape {tuple(values.shape)}", remedy=remedy)
+    if not values.is_floating_point():
+        raise MethodError(f"the estimates have the dtype {values.dtype}", remedy="give floats")
+    found = values.detach().to("cpu").numpy().astype(np.float64)
+    return found, [_fault(of_case) for of_case in found]
+
+
+def _fault(values: np.ndarray) -> MethodError | None:
+    if not np.isfinite(values).all():
+        return MethodError("an estimate is NaN or infinite", remedy="return finite values")
+    outside = values[(values < 0) | (values > 1)]
+    return MethodError(f"the estimate {outside[0]:g} is no DSC", remedy="clip to [0, 1]") if outside.size else None
 
 
 def _check_array(name: str, array: Any, shape: tuple[int, ...], *, floating: bool) -> None:

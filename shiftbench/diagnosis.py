@@ -28,6 +28,8 @@ LIBRARIES = (
     "nibabel",
     "SimpleITK",
     "edt",
+    "connected-components-3d",
+    "surface-distance",
 )
 MEMORY_GIB, DISK_GIB = 4.0, 3.0  # what the quick suite needs
 

@@ -26,6 +26,9 @@ from shiftbench.spec import content_root
 from shiftbench.types import Episode, Method, Track
 
 ENTRY_POINTS = "shiftbench.methods"
+METHOD_VERB = ("adapt", "(self, model, access, *, rng) -> Predictor")
+ESTIMATOR_VERB = ("estimate", "(self, model, access, images) -> Tensor")
+BASE = "erm"  # whose predictions estimators judge
 
 
 @dataclass(frozen=True)
@@ -239,8 +242,10 @@ def _check_contract(name: str, method: Any, path: Path) -> None:
     where = f"{path}, '{name}'"
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise MethodError("not a name for a leaderboard", where=where, remedy="use letters, digits, '_', '.' and '-'")
-    if not callable(getattr(method, "adapt", None)):
-        raise MethodError("has no 'adapt'", where=where, remedy="write adapt(self, model, access, *, rng) -> Predictor")
+    estimates = getattr(method, "track", None) is Track.ESTIMATE
+    verb, signature = ESTIMATOR_VERB if estimates else METHOD_VERB
+    if not callable(getattr(method, verb, None)):
+        raise MethodError(f"has no '{verb}'", where=where, remedy=f"write {verb}{signature}")
     parameters = getattr(type(method), "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
         raise MethodError(
@@ -253,11 +258,26 @@ def _check_contract(name: str, method: Any, path: Path) -> None:
     if method.track not in GRANTS:
         known = sorted(GRANTS)
         raise MethodError(f"the track '{method.track}' is not run", where=where, remedy=f"run: {', '.join(known)}")
+    if estimates:
+        _check_estimator(method, where)
     if not isinstance(getattr(method, "requires", None), tuple):
         raise MethodError("has no tuple 'requires'", where=where, remedy="add 'requires: tuple[str, ...] = ()'")
     unknown = [str(name) for name in method.requires if name not in REQUIREMENTS]
     if unknown:
         raise MethodError(f"'requires' has '{unknown[0]}'", where=where, remedy=nearest(unknown[0], REQUIREMENTS))
+
+
+def _check_estimator(method: Any, where: str) -> None:
+    """Raises MethodError where an estimator asks for what estimators are not given."""
+    if method.episode is not Episode.OFFLINE:
+        remedy = "write 'episode: Episode = Episode.OFFLINE'"
+        raise MethodError("an estimator is handed all images of a target at once", where=where, remedy=remedy)
+    if getattr(method, "base", BASE) != BASE:
+        raise MethodError(f"the base '{method.base}' is not run", where=where, remedy=f"write base = '{BASE}'")
+    own = next((verb for verb in ("prepare", "summarise") if hasattr(method, verb)), None)
+    if own is not None:
+        problem = f"an estimator judges the source-only model and has no '{own}'"
+        raise MethodError(problem, where=where, remedy="take what it needs from access.source_val in 'estimate'")
 
 
 def _described(path: Path) -> list[MethodInfo]:

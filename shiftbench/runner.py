@@ -32,7 +32,7 @@ from shiftbench.version import __version__
 
 ROWS = "rows.csv.gz"
 COLUMNS = list(Row.__dataclass_fields__)
-RECORDED = ("shiftbench", "torch", "monai", "numpy", "scipy", "scikit-image", "edt")
+RECORDED = ("shiftbench", "torch", "monai", "numpy", "scipy", "scikit-image", "edt", "connected-components-3d")
 Data = Mapping[str, str | Path] | str | Path | Sequence[str] | None
 Observer = Callable[[str, Plan, Sequence[Task], Outcome | None], None]  # event, plan, tasks under way, what ended
 

@@ -327,6 +327,24 @@ class Method(Protocol):
     def adapt(self, model: nn.Module, access: Access, *, rng: np.random.Generator) -> Predictor: ...
 
 
+class Estimator(Protocol):
+    """A frozen dataclass of hyper-parameters that says, without labels of the target, how well a model does there.
+
+    `track` is ESTIMATE, `episode` is OFFLINE; `requires` is that of a method. What is judged is the frozen source-only
+    model ("erm"). The estimator is handed `access.source_val`, labelled as the source draws, and all images of the
+    target at once, as somebody has them who audits a model at a new site; a case's estimate may depend on all of them,
+    but not on their order.
+    """
+
+    track: Track
+    episode: Episode
+    requires: tuple[str, ...]
+
+    def estimate(self, model: nn.Module, access: Access, images: Sequence[Tensor]) -> Tensor:
+        """Expected DSC in [0, 1], shape (n, k - 1): per image (c, *s) and structure, in label order."""
+        ...
+
+
 @dataclass(frozen=True)
 class Row:
     """One tidy record: a value of one metric on one structure of one case, or the reason why there is none.

@@ -11,6 +11,7 @@ from synthetic_rows import _row
 
 from shiftbench.report.sections import sections
 from shiftbench.robustness.attribution import _cells, attribution, contrast_matrix, factorials
+from shiftbench.stats import unpaired_difference
 from shiftbench.types import Row, Status
 
 CAUSES = {"dose:3": "acquisition", "hilum-in": "annotation", "load": "population"}
@@ -157,6 +158,61 @@ def test_only_complete_factorials_are_attributed():
 
 def test_the_report_shows_the_mean_over_structures_and_the_file_all():
     cells = {frozenset(cell): 0.9 - 0.1 * len(cell) for cell in _cells(tuple(CAUSES))}
-    (section,) = sections(rows_of(value_of(cells), structures=("liver", "tumour")))
-    assert section.file == "attribution.csv" and len(section.table) == 3 * len(section.body) == 33
+    made = sections(rows_of(value_of(cells), structures=("liver", "tumour")))
+    (section,) = (each for each in made if each.file == "attribution.csv")
+    assert len(section.table) == 3 * len(section.body) == 33
     assert any("Acquisition".lower() in line for line in section.body)
+
+
+def of_other_patients(rows, cause, *, operator=None):
+    """`rows` in which the patients of every cell with this cause are others (or selected ones)."""
+    hit = rows["target"].str.split("+").map(lambda names: cause in names)
+    if operator is not None:
+        alone = rows["target"] == cause
+        rows = rows.assign(operator=rows["operator"].astype(object).mask(alone, operator))
+        return rows[~hit | rows["patient"].isin(["p0", "p1", "p2", "p3"])]
+    return rows.assign(
+        patient=rows["patient"].mask(hit, "q" + rows["patient"]), case=rows["case"].mask(hit, "q" + rows["case"])
+    )
+
+
+@pytest.mark.parametrize("operator", [None, "reselect"])
+def test_a_cause_that_brings_other_patients_is_a_difference_of_groups_and_shares_no_shapley(operator):
+    loss = {"dose:3": 0.1, "hilum-in": 0.05, "load": 0.2}
+    rows = rows_of(lambda cell, i, seed: 0.9 - sum(loss[c] for c in cell) - 0.01 * i - 0.001 * seed)
+    changed = of_other_patients(rows, "load", operator=operator)
+    table = attribution(changed)
+    kinds = table[table["structure"] == "all"].groupby("kind")["causes"].agg(set).to_dict()
+    same = {"dose:3", "hilum-in"}
+    assert kinds.pop("group difference") == {"load", "dose:3+load", "hilum-in+load", "dose:3+hilum-in+load"}
+    assert kinds == {"effect": same, "shapley": same, "interaction": {"dose:3+hilum-in"}, "total": {"dose:3+hilum-in"}}
+    assert found(table, "shapley") == pytest.approx({"dose:3": 0.1, "hilum-in": 0.05})
+    offset = 0.01 * (2.5 - 1.5) if operator else 0.0  # the four that are selected are better by this
+    assert found(table, "group difference")["load"] == pytest.approx(0.2 - offset)
+    line = table[(table["causes"] == "dose:3+load") & (table["structure"] == "all")].iloc[0]
+    source, cell = (
+        changed[changed["target"] == name].pivot_table(index="seed", columns="patient", values="value")
+        for name in ("site-a", "dose:3+load")
+    )
+    expected = unpaired_difference(source, cell)
+    assert (line["drop"], line["drop_low"], line["drop_high"]) == pytest.approx(
+        (expected.mean, expected.low, expected.high)
+    )
+    assert line["interval"] == "Welch" and pd.isna(line["share_percent"])
+    assert line["drop_high"] - line["drop_low"] > 0.01, "the spread of the patients stays in a difference of groups"
+
+
+def test_beside_other_patients_one_cause_alone_has_an_effect_and_nothing_to_share():
+    causes = ("dose:3", "load")
+    rows = rows_of(lambda cell, i, seed: 0.9 - 0.1 * len(cell) - 0.01 * i, causes)
+    table = attribution(of_other_patients(rows, "load"))
+    assert sorted(table.loc[table["structure"] == "all", "kind"]) == ["effect", "group difference", "group difference"]
+    assert found(table, "effect") == pytest.approx({"dose:3": 0.1})
+    both = attribution(of_other_patients(of_other_patients(rows, "load"), "dose:3"))
+    assert set(both["kind"]) == {"group difference"}
+
+
+def test_patients_whom_a_level_cannot_reach_are_still_paired():
+    rows = rows_of(lambda cell, i, seed: 0.9 - 0.1 * len(cell) - 0.01 * i)
+    table = attribution(rows[~((rows["patient"] == "p0") & rows["target"].str.contains("load"))])
+    assert set(table["kind"]) == {"effect", "interaction", "shapley", "total"} and set(table["n_patients"]) == {5}

@@ -10,16 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from shiftbench.certificate.reference_set import REFERENCE_SETS, ReferenceSet, candidates
 from shiftbench.errors import NotApplicable, OperatorError, SpecError
 from shiftbench.materialise import drawn
-from shiftbench.metrics import SCORERS, score_case
+from shiftbench.metrics import METRICS, ScoredStructure, score_case
+from shiftbench.metrics.calibration import calibration_values
+from shiftbench.metrics.components import components
+from shiftbench.metrics.features import FEATURES, PREFIX
+from shiftbench.metrics.radiomics import features
 from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS, value_at
 from shiftbench.shifts.operator import Operator
 from shiftbench.shifts.population import resolve
 from shiftbench.shifts.protocol import check_protocol
 from shiftbench.shifts.settings import Step
+from shiftbench.tasks import Task
 
 FILE = Path(__file__).with_name("golden.json")
 CASE = 1
@@ -97,6 +103,33 @@ def of_population(who) -> list[int]:
     return np.bincount(other.fine.ravel(), minlength=len(chosen.dataset.fine_labels)).tolist()
 
 
+def of_metrics(reference: np.ndarray, prediction: np.ndarray, spacing: tuple[float, ...]) -> dict[str, list[float]]:
+    """Every metric in every definition: of masks, of their components as instances, and of blurred probabilities."""
+    structures = [ScoredStructure(*s) for s in (("liver", 4.0), ("tumour", 4.0, "lesions"), ("spleen", 4.0, "tube"))]
+    reference, prediction = (np.where(labels < 4, labels, 0) for labels in (reference, prediction))
+    ids = [components(labels > 0) * 4 + labels for labels in (prediction, reference)]  # one id lies in one structure
+    scores = score_case(
+        *(prediction, reference, spacing, "mm", structures),
+        layout=Task(4, "panoptic", (1, 2, 3)),
+        instances=ids[0].astype(np.int32),
+        reference_instances=ids[1].astype(np.int32),
+        region=ndimage.binary_dilation(reference > 0, iterations=3),
+    )
+    found: dict[str, list[float]] = {}
+    for score in scores:
+        name = f"{score.metric}@{METRICS[score.metric].version}"
+        found.setdefault(name, []).append(score.value or 0.0)
+    blurred = np.stack([ndimage.gaussian_filter((prediction == k).astype(float), 1.5) for k in range(4)])
+    stack = blurred / blurred.sum(0)
+    for values in calibration_values(stack, reference, spacing, 10.0):
+        for (metric, _), value in values.items():
+            if metric in METRICS:
+                found.setdefault(f"{metric}@{METRICS[metric].version}", []).append(value or 0.0)
+    intensities = np.cos(np.arange(reference.size)).reshape(reference.shape) + reference
+    measured = features(intensities, reference == 1, spacing, "mm")
+    return found | {f"{PREFIX}{name}@{FEATURES[name].version}": [value or 0.0] for name, value in measured.items()}
+
+
 def computed() -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for chosen in SETS:
@@ -110,10 +143,7 @@ def computed() -> dict[str, list[float]]:
     found |= {f"population {who.name}@{who.version}": of_population(who) for who in POPULATIONS.values()}
     anatomy, dataset = SETS[0].case(CASE), SETS[0].dataset
     one, two = (drawn(anatomy, dataset, STRUCTURES, p) for p in ({}, {"margin_mm": 5.0}))
-    scores = score_case(two, one, anatomy.geometry.spacing, "mm", [(s, 4.0) for s in STRUCTURES])
-    for name, scorer in SCORERS.items():
-        found[f"{name}@{scorer.version}"] = [s.value or 0.0 for s in scores if s.metric == name]
-    return found
+    return found | of_metrics(one, two, anatomy.geometry.spacing)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shiftbench.metrics import INSTANCE_SCORERS, METRICS, SCORERS, SEGMENT_SCORERS, metrics_of, overlaps, score_case
+from shiftbench.metrics import INSTANCE_SCORERS, SCORERS, SEGMENT_SCORERS, metrics_of, overlaps, score_case
+from shiftbench.metrics.instance import panoptic_quality
 from shiftbench.rng import generator
 from shiftbench.tasks import Task
 from shiftbench.types import FAILURES, Status
@@ -155,12 +156,13 @@ def test_two_merged_tumours_lose_quality_that_overlap_does_not_show():
 
 def test_semantic_tasks_keep_their_rows_and_instance_tasks_leave_stuff_alone():
     labels, ids = label_map()
-    plain = [s.metric for s in score_case(labels, labels, (1, 1), "px", STRUCTURES)]
-    semantic = score_case(labels, labels, (1, 1), "px", STRUCTURES, layout=Task(3))
-    assert plain == [s.metric for s in semantic] == [*SCORERS, *SCORERS]
+    plain = score_case(labels, labels, (1, 1), "px", STRUCTURES)
+    assert plain == score_case(labels, labels, (1, 1), "px", STRUCTURES, layout=Task(3))
+    every = [(metric, definition) for metric, scorer in SCORERS.items() for definition in scorer.definitions]
+    assert [(s.metric, s.definition) for s in plain] == [*every, *every]
     scores = scored((labels, ids), (labels, ids), INSTANCE)
     assert ("liver", "pq") not in scores and scores["tumour", "pq"] == (1.0, Status.OK)
-    assert list(metrics_of(2, INSTANCE)) == list(METRICS) and list(metrics_of(1, INSTANCE)) == list(SCORERS)
+    assert list(metrics_of(2, INSTANCE)) == [*SCORERS, *ADDED] and list(metrics_of(1, INSTANCE)) == list(SCORERS)
 
 
 @pytest.mark.parametrize(
@@ -213,3 +215,82 @@ def test_a_large_image_with_many_instances_needs_no_table_of_all_pairs():
     found = overlaps(ids, np.roll(ids.ravel(), 2).reshape(ids.shape))
     assert found.n_predicted == 62_500 and len(found.iou) == 125_000 and found.counts()[0] == 0
     assert overlaps(ids, ids).counts() == (62_500, 0, 0)
+
+
+def split_in_four() -> tuple[np.ndarray, np.ndarray]:
+    """Reference ids of four instances and predicted ones: two alike, and two of which exactly half is found."""
+    reference = np.zeros((8, 8), np.int32)
+    reference[0:2, 0:4], reference[0:2, 5:8], reference[4, 0:4], reference[6, 0:4] = 1, 2, 3, 4
+    return np.where((reference < 3) | (np.arange(8) < 2), reference, 0), reference
+
+
+def test_panoptic_quality_of_ids_has_no_match_at_one_half():
+    assert panoptic_quality(*split_in_four()) == (0.5, 1.0, 0.5)
+    nearly = split_in_four()[1].copy()
+    nearly[4, 0] = 0
+    assert panoptic_quality(nearly, split_in_four()[1]) == (pytest.approx(3.75 / 4), pytest.approx(3.75 / 4), 1.0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(pair=pairs)
+def test_panoptic_quality_is_that_of_the_overlaps_and_of_a_list_of_masks(pair):
+    found = overlaps(*pair)
+    expected = (found.pq(), found.sq(), found.rq())
+    assert panoptic_quality(*pair) == expected
+    masks = [[ids == i for i in np.unique(ids) if i] for ids in pair]
+    if all(masks):
+        assert panoptic_quality(*masks) == expected == panoptic_quality(pair[0], masks[1])
+
+
+def test_masks_are_split_into_components_that_share_a_corner():
+    mask = np.zeros((6, 6), bool)
+    mask[0:2, 0:2] = mask[2:4, 2:4] = mask[5, 0] = True
+    ids = np.zeros((6, 6), int)
+    ids[mask], ids[5, 0] = 1, 2
+    assert panoptic_quality(mask, ids) == (1.0, 1.0, 1.0) == panoptic_quality(ids, mask)
+    missing = mask & (np.arange(6)[:, None] < 5)
+    assert panoptic_quality(missing, mask) == (pytest.approx(2 / 3), 1.0, pytest.approx(2 / 3))
+    assert panoptic_quality(mask & False, mask & False) == (None, None, None)
+    assert panoptic_quality(mask & False, mask) == (0.0, None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (np.full((8, 8), -1), "the id -1"),
+        (np.zeros((8, 8)), "integers"),
+        (np.zeros((8, 9), int), "shapes"),
+        (np.zeros(8, int), "dimensions"),
+        ([np.ones((8, 8), bool), np.eye(8, dtype=bool)], "masks 1 and 2 of prediction overlap"),
+        ([np.ones((8, 8), bool), np.ones((4, 8), bool)], "mask 2"),
+        ([np.full((8, 8), 3)], "mask 1"),
+    ],
+)
+def test_instances_that_mean_nothing_are_refused_with_one_sentence(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        panoptic_quality(wrong, split_in_four()[1])
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (12, 10, 8)])
+def test_panoptic_quality_equals_an_independent_library_with_a_threshold_just_above_one_half(shape):
+    panoptica = pytest.importorskip("panoptica")
+    for i in range(4):
+        rng = generator(0, "panoptica", list(shape), i)
+        reference = rng.integers(0, 2, [-(-n // 4) for n in shape])
+        reference = np.where(reference, np.arange(1, reference.size + 1).reshape(reference.shape), 0)
+        for axis, n in enumerate(shape):
+            reference = np.repeat(reference, 4, axis).take(range(n), axis)
+        predicted = np.where(rng.random(shape) < 0.85, np.roll(reference, int(rng.integers(0, 2)), 0), 0)
+        found = overlaps(predicted, reference)
+        assert found.matches().any()
+        matcher = panoptica.NaiveThresholdMatching(matching_metric=panoptica.Metric.IOU, matching_threshold=0.5 + 1e-9)
+        evaluator = panoptica.Panoptica_Evaluator(
+            expected_input=panoptica.InputType.UNMATCHED_INSTANCE,
+            instance_matcher=matcher,
+            instance_metrics=[panoptica.Metric.IOU],
+            global_metrics=[],
+            log_times=False,
+        )
+        result = evaluator.evaluate(predicted.astype(np.uint16), reference.astype(np.uint16))
+        result = result["ungrouped"] if isinstance(result, dict) else result
+        assert panoptic_quality(predicted, reference) == pytest.approx((result.pq, result.sq, result.rq), abs=1e-6)

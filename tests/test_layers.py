@@ -21,7 +21,7 @@ FLOORS = [
     {"domains"},
     {"graph"},
     {"parts"},
-    {"materialise", "scoring", "agreement", "cards"},
+    {"materialise", "scoring", "agreement", "cards", "selftest"},
     {"plan"},
     {"worker"},
     {"engine"},

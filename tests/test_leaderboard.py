@@ -44,13 +44,9 @@ def test_every_method_has_one_overall_row_and_one_row_per_family_and_target(rows
     assert counts["target"].equals(places.rename(None).astype(counts["target"].dtype).rename("target"))
 
 
-def test_order_of_rows_and_methods_does_not_matter(rows, table):
+def test_order_of_rows_and_methods_changes_no_digit(rows, table):
     shuffled = leaderboard(rows.sample(frac=1, random_state=1))
-    numbers = table.select_dtypes("number").columns
-    pd.testing.assert_frame_equal(shuffled.drop(columns=numbers), table.drop(columns=numbers))
-    np.testing.assert_allclose(
-        shuffled[numbers].astype(float).to_numpy(), table[numbers].astype(float).to_numpy(), rtol=0, atol=1e-9
-    )
+    pd.testing.assert_frame_equal(shuffled, table, check_exact=True)
 
 
 def test_overall_weighs_families_equally_and_leaves_annotation_out_without_target_labels(table):
@@ -281,3 +277,58 @@ def test_reports_do_not_import_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
     light = "import sys; import shiftbench.report.leaderboard; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", light], check=True)
+
+
+@pytest.fixture(scope="module")
+def close():
+    """Three adapters: two of them alike to the third digit, with scores of three seeds."""
+    rows = make_rows(methods=("erm", "pred_bn", "tent_bn", "target_oracle"), seeds=(0, 1, 2))
+    twin = rows[rows["method"] == "tent_bn"].assign(method="twin_bn")
+    return leaderboard(pd.concat([rows, twin.assign(value=twin["value"] - 1e-4)], ignore_index=True))
+
+
+def test_a_rank_shows_its_interval_its_probability_and_who_is_practically_tied(close):
+    text = markdown(close)
+    first = next(line for line in text.splitlines() if line.startswith("| 1/3 A"))
+    second = next(line for line in text.splitlines() if line.startswith("| 2/3"))
+    assert "| 1/3 A [1-2] | `tent_bn` | " in first and "| 2/3 B [2-3] ≈ | `twin_bn` | 0 % |" in second
+    assert "≈" not in first, "the first is not tied with itself"
+    assert "P(rank 1)" in text and "practically tied with the\n  first" in text
+    line = overall(close, "twin_bn")
+    assert (line["rank_low"], line["rank_high"], line["p_rank_1"], line["tied_with_leader"]) == (2, 3, 0.0, True)
+    ranked = close[close["rank"].notna()]
+    sums = ranked.groupby(["track", "scope", "family"], dropna=False)["p_rank_1"].sum()
+    np.testing.assert_allclose(sums, 1)
+    assert (ranked["rank_low"] <= ranked["rank"]).all() and (ranked["rank"] <= ranked["rank_high"]).all()
+    assert (
+        close.loc[close["rank"].isna(), ["rank_low", "rank_high", "p_rank_1", "tied_with_leader"]].isna().all(axis=None)
+    )
+
+
+def test_the_columns_of_ranks_survive_the_file(close, tmp_path):
+    again = read_csv(write_csv(close, tmp_path / "leaderboard.csv"))
+    assert markdown(again) == markdown(close) and printed(again, 118) == printed(close, 118)
+    assert again["rank_low"].dtype == "Int64" and again["p_rank_1"].equals(close["p_rank_1"].astype(float))
+
+
+def test_the_terminal_shows_the_ranks_that_are_possible_in_no_more_room(rows, table, close):
+    assert any(line.startswith("1 A") for line in printed(close, 118).splitlines())
+    wide = close.assign(rank_low=1, rank_high=close["n_ranked"])
+    lines = [line for line in printed(wide, 118).splitlines() if line.startswith("1-3 ")]
+    assert len(lines) == 3 and max(map(len, lines)) <= 100
+
+
+def test_rows_of_other_metrics_change_nothing_and_give_no_reasons(rows):
+    rows = rows[rows["method"].isin(("erm", "tent_bn", "target_oracle"))].copy()
+    hit = (rows["method"] == "tent_bn") & (rows["target"] == "new-site")
+    rows.loc[hit, ["value", "status", "detail"]] = [None, "not_applicable", "one adapt case only"]
+    other = rows[rows["metric"] == "dsc"].assign(metric="brier", definition="roi", value=None, status="not_applicable")
+    made = leaderboard(pd.concat([rows, other.assign(detail="no probabilities")], ignore_index=True))
+    pd.testing.assert_frame_equal(made, leaderboard(rows), check_exact=True)
+    assert overall(made, "tent_bn")["note"].endswith("(one adapt case only)")
+
+
+def test_one_seed_says_that_no_method_beats_another_in_general(table, close):
+    words = "no method is said to beat another in general."
+    assert words in markdown(table).split("## Test-time")[1] and words in printed(table, 118).replace("\n", "")
+    assert words not in markdown(close).split("## Test-time")[1]

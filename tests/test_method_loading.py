@@ -133,7 +133,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         (SOUND.replace("...] = ()", '...] = ("batch_nrom",)'), "did you mean 'batch_norm'"),
         (SOUND.replace("(frozen=True)", ""), "not a frozen dataclass"),
         (SOUND.replace("rate: float = 0.5", "rate: float"), "Method() cannot be made"),
-        (SOUND.replace("Track.TTA", "Track.ESTIMATE"), "'estimate' is not run"),
+        (SOUND.replace("Track.TTA", "Track.POSTHOC"), "'posthoc' is not run"),
         (SOUND + "VARIANTS = {}\n", "'VARIANTS' is not a dict"),
         (SOUND + "VARIANTS = {'a:b': Method()}\n", "not a name"),
     ],

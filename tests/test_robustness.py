@@ -7,11 +7,15 @@ from dataclasses import fields, replace
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic_rows import fail, make_rows
 
 from shiftbench.errors import OutputError
+from shiftbench.report.leaderboard import leaderboard
 from shiftbench.rng import generator
 from shiftbench.robustness import CONSTANTS, headline, patient_table, severity_curves, summary
-from shiftbench.stats import mean_interval, paired_difference, unpaired_difference
+from shiftbench.robustness.ratios import ratio_interval
+from shiftbench.robustness.recovery import recovery
+from shiftbench.stats import holm, mean_interval, paired_difference, unpaired_difference
 from shiftbench.types import FAILURES, Row, Status
 
 N = 24
@@ -41,6 +45,7 @@ BASE = replace(
     status="ok",
     seconds=0.0,
     peak_mb=None,
+    stream=None,
 )
 TRACKS = {"erm": "dg", "target_oracle": "reference"}
 
@@ -382,3 +387,148 @@ def test_a_severity_curve_starts_at_the_source_test():
     assert curve["value"].tolist()[1:] == [100.0, 50.0, 7.0] and set(curve["unit"]) == {"%"}
     assert (curve["dsc_low"] < curve["dsc"]).all() and (curve["dsc"] < curve["dsc_high"]).all()
     assert severity_curves(world()).empty
+
+
+def pooled_world(gains, gaps, *, patients=N, families=None, methods=("tent",), n_seeds=1, spread=0.02, prefix=None):
+    """Targets on which an oracle is `gaps` above source-only, and each method its `gains`."""
+    groups = [rows_of("erm", "site-a", SOURCE[:patients], **CONTROL)]
+    for i, (gain, gap) in enumerate(zip(gains, gaps, strict=True)):
+        family = {"family": families[i] if families else "acquisition"} | ({"prefix": f"t{i}-"} if prefix else {})
+        base = 0.5 + noise("base", i, scale=spread, shape=(n_seeds, patients)) + PATIENTS[:patients]
+        groups.append(rows_of("erm", f"t{i}", base, **family))
+        best = base + gap + noise("best", i, scale=spread, shape=(n_seeds, patients))
+        groups.append(rows_of("target_oracle", f"t{i}", best, **family))
+        for method in methods:
+            own = base + gain + noise(method, i, scale=spread, shape=(n_seeds, patients))
+            groups.append(rows_of(method, f"t{i}", own, **family))
+    return frame(*groups)
+
+
+def values_of(rows, method, target):
+    own = rows[(rows["method"] == method) & (rows["target"] == target)]
+    return own.pivot_table(index="seed", columns="patient", values="value").to_numpy()
+
+
+def test_over_targets_the_recovered_share_is_a_ratio_of_sums_with_an_interval():
+    rows = pooled_world((0.10, 0.02), (0.25, 0.05))
+    tent = line(recovery(rows), method="tent", family="acquisition")
+    base, best, own = (
+        sum(values_of(rows, method, t)[0] for t in ("t0", "t1")) for method in ("erm", "target_oracle", "tent")
+    )
+    assert tent["recovered_percent"] == pytest.approx(100 * (own - base).sum() / (best - base).sum())
+    draw = generator(0, "pooled")
+    picks = [draw.integers(0, N, N) for _ in range(4000)]
+    low, high = np.quantile([100 * (own - base)[p].sum() / (best - base)[p].sum() for p in picks], [0.025, 0.975])
+    assert (tent["recovered_percent_low"], tent["recovered_percent_high"]) == pytest.approx((low, high), abs=1.0)
+    assert (tent["n_targets"], tent["n_with_gap"], tent["gap_status"]) == (2, 2, "ok")
+
+
+def test_the_interval_of_a_ratio_of_sums_covers_the_truth_as_often_as_it_says():
+    """Two targets on the same patients and seeds; the gain has effects of patient and seed that the gap has not."""
+    draw, hits, n = generator(0, "recovery"), 0, 400
+    for _ in range(n):
+        patient, seed = draw.normal(0, 0.03, 20), draw.normal(0, 0.01, (3, 1))
+        gaps = [pd.DataFrame(gap + draw.normal(0, 0.02, (3, 20))) for gap in (0.2, 0.1)]
+        gains = [0.4 * mean + patient + seed + draw.normal(0, 0.02, (3, 20)) for mean in (0.2, 0.1)]
+        found = ratio_interval([pd.DataFrame(gain) for gain in gains], gaps)
+        hits += found.low <= 0.4 <= found.high
+    assert 0.91 * n <= hits <= 0.99 * n
+    assert ratio_interval(gaps, [0 * gap for gap in gaps]) is None
+
+
+def test_targets_without_a_gap_stay_out_of_the_pooled_share_and_one_target_is_that_of_the_summary():
+    rows = pooled_world((0.10, 0.3), (0.25, 0.0))
+    tent, alone = (
+        line(recovery(rows), method="tent", family="acquisition"),
+        line(summary(rows), method="tent", target="t0"),
+    )
+    names = ["recovered_percent", "recovered_percent_low", "recovered_percent_high"]
+    assert tent[names].tolist() == pytest.approx(alone[names].tolist())
+    assert (tent["n_targets"], tent["n_with_gap"]) == (2, 1)
+    nowhere = line(recovery(pooled_world((0.1,), (0.0,))), method="tent", family="overall")
+    assert nowhere["gap_status"] == "no gap" and pd.isna(nowhere["recovered_percent"])
+    without = rows[rows["method"] != "target_oracle"]
+    assert line(recovery(without), method="tent", family="overall")["gap_status"] == "no oracle"
+
+
+def test_the_pooled_share_is_that_of_the_leaderboard():
+    rows = make_rows(patients=20, methods=("erm", "tent_bn", "fewshot_ft_5", "target_oracle"))
+    pooled = recovery(rows).set_index(["method", "family"])["recovered_percent"]
+    table = leaderboard(rows)
+    for row in table[table["scope"] != "target"].itertuples():
+        if row.method in ("tent_bn", "fewshot_ft_5"):
+            family = "overall" if row.scope == "overall" else row.family
+            assert pooled[row.method, family] == pytest.approx(row.recovered_percent), family
+
+
+def test_negative_transfer_is_the_share_of_targets_with_a_loss_gap_or_not():
+    found = line(
+        recovery(pooled_world((-0.05, 0.1, -0.1, 0.02), (0.2, 0.2, 0.0, 0.0))), method="tent", family="overall"
+    )
+    assert (found["n_worse"], found["n_compared"], found["n_with_gap"]) == (2, 4, 2)
+    assert found["negative_transfer_percent"] == pytest.approx(50)
+    assert found["recovered_percent"] == pytest.approx(100 * 0.05 / 0.4, abs=6)
+
+
+def test_annotation_targets_enter_the_pooled_share_only_with_target_labels():
+    rows = pooled_world((0.1, 0.0), (0.2, 0.2), families=("acquisition", "annotation"))
+    blind = recovery(rows).set_index(["method", "family"])["recovered_percent"]
+    assert blind["tent", "overall"] == blind["tent", "acquisition"]
+    seeing = recovery(rows.assign(track=rows["track"].replace("tta", "fewshot")))
+    seeing = seeing.set_index(["method", "family"])["recovered_percent"]
+    assert seeing["tent", "overall"] == pytest.approx(seeing["tent", "acquisition"] / 2, abs=3)
+    assert set(recovery(rows)["method"]) == {"tent"}
+
+
+def test_the_pooled_share_is_audited_above_the_oracle_with_holm_over_methods():
+    assert line(recovery(pooled_world((0.3, 0.3), (0.2, 0.2))), family="overall")["audit"]
+    assert not line(recovery(pooled_world((0.21, 0.21), (0.2, 0.2))), family="overall")["audit"], "105 % is within"
+    lucky = pooled_world((0.23,), (0.2,), spread=0.05)
+    assert not line(recovery(lucky), family="overall")["audit"], "above, but not significantly"
+    names = ("tent", "tent-twin")
+    alone = [
+        line(recovery(pooled_world((0.21,), (0.2,), methods=(name,))), family="overall")["p_above_oracle"]
+        for name in names
+    ]
+    both = recovery(pooled_world((0.21,), (0.2,), methods=names))
+    together = [line(both, family="overall", method=name)["p_above_oracle"] for name in names]
+    assert together == pytest.approx(list(holm(alone))) and together != pytest.approx(alone)
+
+
+def test_a_failed_prediction_never_recovers_more_and_order_does_not_matter():
+    rows = make_rows(patients=20, methods=("erm", "tent_bn", "target_oracle"))
+    table = recovery(rows)
+    pd.testing.assert_frame_equal(recovery(rows.sample(frac=1, random_state=3)), table)
+    worse = recovery(fail(rows, "tent_bn", ["patient-02"]))
+    assert (worse["recovered_percent"] < table["recovered_percent"]).all()
+    assert (worse["n_worse"] >= table["n_worse"]).all()
+
+
+def test_harm_is_claimed_only_in_excess_of_what_another_seed_does():
+    base = np.full((3, N), 0.5)
+    base[1, : N // 2] -= 0.05  # another seed alone loses half of the patients
+    own = base.copy()
+    own[:, N // 2 : N // 2 + 2] -= 0.05
+    found = line(summary(frame(rows_of("erm", "dose", base), rows_of("tent", "dose", own))), method="tent")
+    assert found["harmed_percent"] == pytest.approx(100 * 2 / N)
+    assert found["harm_excess_percent"] == pytest.approx(found["harmed_percent"] - found["harmed_by_reseeding_percent"])
+    assert found["harm_excess_percent"] < 0 and not found["harm_claimed"]
+    own -= 0.05
+    found = line(summary(frame(rows_of("erm", "dose", base), rows_of("tent", "dose", own))), method="tent")
+    assert found["harm_excess_percent_low"] > 0 and found["harm_claimed"]
+    steady = np.full((3, N), 0.5)
+    none = line(summary(frame(rows_of("erm", "dose", steady), rows_of("tent", "dose", steady))), method="tent")
+    assert none["harm_excess_percent"] == 0 and not none["harm_claimed"]
+
+
+def test_with_one_seed_harm_is_not_claimed_and_one_patient_in_many_is_not_enough():
+    base = np.full((1, N), 0.5)
+    own = base - 0.1
+    found = line(summary(frame(rows_of("erm", "dose", base), rows_of("tent", "dose", own))), method="tent")
+    assert found["harmed_percent"] == 100 and found["harm_claimed"] is None and pd.isna(found["harm_excess_percent"])
+    two = np.full((2, N), 0.5)
+    one = two.copy()
+    one[:, 0] -= 0.1
+    found = line(summary(frame(rows_of("erm", "dose", two), rows_of("tent", "dose", one))), method="tent")
+    assert found["harm_excess_percent"] == pytest.approx(100 / N) and found["harm_excess_percent_low"] < 0
+    assert not found["harm_claimed"]

@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import functools
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
-from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from shiftbench.blocks import require, untrained
-from shiftbench.check.problem import CLASSES, COUNTED, Problem, problem
+from shiftbench.blocks import untrained
+from shiftbench.check.estimators import check_estimator
+from shiftbench.check.findings import (
+    BACKBONES,
+    OTHERS,
+    Broken,
+    Finding,
+    Skipped,
+    fingerprint,
+    has_required,
+    imports_the_api_alone,
+    refuse_changes,
+    refuses_lacking,
+    tried,
+)
+from shiftbench.check.problem import CLASSES, Problem, problem
 from shiftbench.contract import SIDECAR_BYTES, decode_prediction, grant
-from shiftbench.errors import NotApplicable
 from shiftbench.methods import LoadedMethod
 from shiftbench.networks import Normalised
 from shiftbench.rng import generator
 from shiftbench.types import Episode, LabelledSet, Prediction, Prepared, Track, UnlabelledSet
 
-BACKBONES = ("unet_bn", "unet_in")
 LABELLED_TRACKS = (Track.FEWSHOT, Track.REFERENCE)
 CARRIES_STATE = (Episode.ONLINE, Episode.CONTINUAL)
-IMPORTS = {"torch", "monai", "numpy", "scipy", "sklearn", "skimage", "SimpleITK", *sys.stdlib_module_names}
-Outcome = Literal["ok", "failed", "skipped"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One clause of the contract and whether the method kept it; `detail` says what was seen."""
-
-    check: str
-    outcome: Outcome
-    detail: str = ""
-
-
-class Broken(AssertionError):
-    """A clause was not kept; the text says how."""
 
 
 def check_method(loaded: LoadedMethod) -> list[Finding]:
@@ -50,42 +41,21 @@ def check_method(loaded: LoadedMethod) -> list[Finding]:
     A clause that does not concern the method, or cannot be tried because an earlier one broke, is `skipped`. The method
     conforms when no finding is `failed`.
     """
-    findings = [_tried("imports nothing of ShiftBench but shiftbench.api", lambda: _imports(loaded.path))]
-    findings.append(_tried("raises NotApplicable where the backbone lacks what it requires", lambda: _requires(loaded)))
-    suitable = [b for b in BACKBONES if _has_required(loaded, b)]
+    if loaded.method.track is Track.ESTIMATE:
+        return check_estimator(loaded)
+    findings = [tried("imports nothing of ShiftBench but shiftbench.api", lambda: imports_the_api_alone(loaded.path))]
+    findings.append(tried("raises NotApplicable where the backbone lacks what it requires", lambda: _requires(loaded)))
+    suitable = [b for b in BACKBONES if has_required(loaded, b)]
     if not suitable:
         words = f"requires {', '.join(loaded.method.requires)}"
         return [*findings, Finding("applies to a backbone of the check", "failed", words)]
     trial = Trial(loaded, problem(suitable[0], 2))
     for name, clause in CLAUSES.items():
         broken = not trial.first and clause is not Trial.predicts_every_case
-        findings.append(Finding(name, "skipped") if broken else _tried(name, functools.partial(clause, trial)))
+        findings.append(Finding(name, "skipped") if broken else tried(name, functools.partial(clause, trial)))
     for words, other in OTHERS.items():
-        findings.append(_tried(words, Trial(loaded, problem(suitable[0], **other)).predicts_every_case))
+        findings.append(tried(words, Trial(loaded, problem(suitable[0], **other)).predicts_every_case))
     return findings
-
-
-def _tried(name: str, clause: Callable[[], str | None]) -> Finding:
-    """The clause's finding; whatever it raises is a failure, told in one line."""
-    try:
-        return Finding(name, "ok", clause() or "")
-    except Skipped as reason:
-        return Finding(name, "skipped", str(reason))
-    except Broken as broken:
-        return Finding(name, "failed", str(broken))
-    except Exception as error:  # a method may raise anything, and that is the finding
-        return Finding(name, "failed", f"{type(error).__name__}: {error}")
-
-
-OTHERS: dict[str, dict[str, Any]] = {
-    "works with a 2.5-D network": {"dimension": 2, "stack": 3},
-    "works with a 3-D network": {"dimension": 3},
-    "works where instances are counted": {"dimension": 2, "task": COUNTED},
-}
-
-
-class Skipped(Exception):
-    """A clause that does not concern this method; the text says why."""
 
 
 class Trial:
@@ -93,7 +63,7 @@ class Trial:
 
     def __init__(self, loaded: LoadedMethod, problem: Problem):
         self.loaded, self.problem = loaded, copy.deepcopy(problem)  # a faulty method spoils its own copy alone
-        self.pristine = _fingerprint(problem)
+        self.pristine = fingerprint(problem)
         self.first: list[bytes] = []
         self.own: nn.Module | None = None  # the model of a method with a source training of its own
 
@@ -160,10 +130,7 @@ class Trial:
 
     def leaves_its_inputs(self) -> None:
         """Nothing the method was handed, or could reach, was changed in place by the first run."""
-        now = _fingerprint(self.problem)
-        changed = [name for name, digest in self.pristine.items() if digest != now[name]]
-        if changed:
-            raise Broken(f"changed in place: {', '.join(changed)}")
+        refuse_changes(self.pristine, self.problem)
 
     def same_seed_same_bits(self) -> None:
         """METHODS.md 10.7: the predictions depend on the inputs and on `rng` alone."""
@@ -226,38 +193,9 @@ CLAUSES: dict[str, Callable[[Trial], str | None]] = {
 }
 
 
-def _has_required(loaded: LoadedMethod, backbone: str) -> bool:
-    try:
-        require(problem(backbone, 2).model, *loaded.method.requires)
-    except NotApplicable:
-        return False
-    return True
-
-
 def _requires(loaded: LoadedMethod) -> str:
     """Every backbone of the check that lacks something makes the method raise NotApplicable."""
-    lacking = [b for b in BACKBONES if not _has_required(loaded, b)]
-    if not lacking:
-        raise Skipped("every backbone of the check has what it requires")
-    for backbone in lacking:
-        trial = Trial(loaded, problem(backbone, 2))
-        try:
-            trial.run(trial.problem.test[:1])
-        except NotApplicable:
-            continue
-        raise Broken(f"predicts with {backbone}, which has no {', '.join(loaded.method.requires)}")
-    return ", ".join(lacking)
-
-
-def _imports(path: Path) -> None:
-    """Raises Broken for an import that the sandbox does not hold."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
-            names = ["." * node.level + (node.module or "")]
-        for name in names:
-            if name != "shiftbench.api" and name.partition(".")[0] not in IMPORTS:
-                raise Broken(f"line {node.lineno} imports '{name}'; import from shiftbench.api")  # type: ignore[attr-defined]
+    return refuses_lacking(loaded, lambda problem: Trial(loaded, problem).run(problem.test[:1]))
 
 
 def _hash(image: Tensor) -> str:
@@ -267,14 +205,3 @@ def _hash(image: Tensor) -> str:
 def _bytes(prediction: Prediction) -> bytes:
     arrays = (prediction.log_probabilities, prediction.labels, prediction.uncertainty)
     return b"|".join(b"" if a is None else a.detach().cpu().contiguous().numpy().tobytes() for a in arrays)
-
-
-def _fingerprint(problem: Problem) -> dict[str, str]:
-    """Digest of everything a method is handed or could reach."""
-    groups = {
-        "the source model": list(problem.model.state_dict().values()),
-        "the test images": list(problem.test),
-        **{f"images of {n}": list(getattr(problem, n).images) for n in ("source", "source_val", "adapt")},
-        **{f"references of {n}": list(getattr(problem, n).references) for n in ("source", "source_val", "adapt")},
-    }
-    return {name: _hash(torch.cat([t.double().flatten() for t in tensors])) for name, tensors in groups.items()}

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import ndimage
 
+from shiftbench.metrics.distances import DEFINITIONS, Definition, bounding_box
 from shiftbench.metrics.instance import overlaps, segment_values
 from shiftbench.metrics.lesions import lesion_values
-from shiftbench.metrics.overlap import overlap_values
-from shiftbench.metrics.scorers import METRICS, Form, ScoredStructure, Scorer, metrics_of
-from shiftbench.metrics.surface import checked_spacing, surface_values
+from shiftbench.metrics.maps import Box, counted, id_fault, label_fault, union
+from shiftbench.metrics.overlap import MM3_PER_ML, Counts, as_array, checked_spacing
+from shiftbench.metrics.policy import Values, fixed_values, status_of
+from shiftbench.metrics.scorers import METRICS, ScoredStructure, metrics_of, unit_of
+from shiftbench.metrics.surface import surface_values
 from shiftbench.metrics.tubes import cldice
 from shiftbench.tasks import Task
 from shiftbench.types import FAILURES, Status
 
 REFERENCE_EMPTY = "reference_empty"  # detail of a failure on a negative case, which counts as a false positive
 TAU_BELOW_RESOLUTION = "tau_below_resolution"  # detail of an NSD whose tolerance is under half the largest voxel side
-
-Values = dict[tuple[str, str], float | None]  # by metric and definition
-
-
-def _each(values: Mapping[str, float | None]) -> Values:
-    return {(name, definition): values[name] for name, scorer in METRICS.items() for definition in scorer.definitions}
-
-
-_NULL = _each(dict.fromkeys(METRICS, None))
-_WORST = _each({name: scorer.worst for name, scorer in METRICS.items()})
-_NO_RECALL = {key: None for key in _WORST if key[0] in ("instance_recall", "lesion_recall") or "recall_" in key[0]}
 
 
 @dataclass(frozen=True)
@@ -63,6 +54,7 @@ def score_case(
     instances: ArrayLike | None = None,
     reference_instances: ArrayLike | None = None,
     region: ArrayLike | None = None,
+    definitions: Sequence[Definition] = DEFINITIONS,
 ) -> list[Score]:
     """Scores of every structure and metric; a case has the same list of them whatever the prediction.
 
@@ -77,169 +69,191 @@ def score_case(
         failure: why the prediction does not count, where it does not.
         layout: of the task; where it counts instances, `metrics_of` its things, and of stuff in panoptic tasks, are
             scored too.
-        instances: predicted ids (*s), 0 where there is no thing; a prediction without them, where they are counted, is
-            scored as `invalid_output`.
+        instances: predicted ids (*s), 0 where there is no thing; a prediction without them, or whose ids are no
+            instances of its things, is scored as `invalid_output` where they are counted.
         reference_instances: ids (*s) of the reference.
         region: bool (*s), the fixed anatomical region of the nDSC of lesions; without it they have none.
+        definitions: of surfaces; the scores of the others are left out.
 
     Raises:
-        ValueError: the reference is no label map of these structures, spacing does not fit it, `failure` is no
-            failure status, or instances are counted and the reference has none that fit it.
+        ValueError: the reference is no label map of these structures, spacing or region does not fit it, a tolerance
+            is negative, `failure` is no failure status, or instances are counted and the reference has none that
+            fit it.
     """
-    reference = np.asarray(reference)
+    reference = as_array(reference)
+    layout = layout if layout is not None and layout.counts_instances else None
+    known = [ScoredStructure(*structure) for structure in structures]
+    _refuse(reference, known, definitions)
     spacing = checked_spacing(spacing, reference.ndim)
-    fault = _label_fault(reference, len(structures))
-    if fault:
-        raise ValueError(f"reference {fault}")
-    if failure is not None and failure not in FAILURES:
-        raise ValueError(f"'{failure}' is not a failure status")
-    ids = _id_maps(reference, instances, reference_instances, layout)
-    labels = reference if prediction is None else np.asarray(prediction)
-    failure = failure or (
-        Status.PREDICTION_MISSING if prediction is None else _failure(labels, reference, len(structures))
-    )
-    if failure is None and ids is None and layout is not None and layout.counts_instances:
-        failure = Status.INVALID_OUTPUT
-    known = None if region is None else np.asarray(region, bool)
-    maps = _Maps(labels, reference, spacing, unit, layout, ids, known)
-    boxes_r = ndimage.find_objects(reference.astype(np.int32), len(structures))
-    boxes_p = boxes_r if failure else ndimage.find_objects(labels.astype(np.int32), len(structures))
+    expected_ids = _reference_ids(reference, reference_instances, layout)
+    within = _region(region, reference)
+    labels = None if prediction is None else as_array(prediction)
+    ids = None if instances is None else as_array(instances)
+    fault = ""
+    if failure is None:
+        failure, fault = _fault(labels, ids, reference, len(known), layout)
+    if failure is not None or labels is None:
+        labels, ids = reference, None  # the reference alone is counted
+    counts, boxes = counted(labels, reference, len(known))
+    maps = _Maps(labels, reference, spacing, unit, layout, ids, expected_ids, within, tuple(definitions))
     scores: list[Score] = []
-    for label, structure in enumerate((ScoredStructure(*s) for s in structures), start=1):
-        box_p, box_r = boxes_p[label - 1], boxes_r[label - 1]
-        absent = annotated is not None and structure.name not in annotated
-        status = Status.CLASS_NOT_ANNOTATED if absent else failure or _status(box_p, box_r)
-        values = maps.values(box_p, box_r, label, structure, status)
-        detail = REFERENCE_EMPTY if status in FAILURES and box_r is None else ""
-        flagged = structure.tolerance < max(spacing) / 2
-        metrics = metrics_of(label, layout, structure.form)
-        scores += _scores(structure, unit, status, values, detail, flagged, metrics)
+    for label, structure in enumerate(known, start=1):
+        number = counts[label]
+        listed = annotated is None or structure.name in annotated
+        status = status_of(number.prediction, number.reference, failure, listed)
+        values = maps.values(number, boxes[label], label, structure, status)
+        notes = [REFERENCE_EMPTY] * (status in FAILURES and not number.reference) + [fault] * bool(fault and listed)
+        scores += maps.scores(structure, label, status, values, notes)
     return scores
 
 
 @dataclass(frozen=True)
 class _Maps:
-    """Label maps (*s) of a case, the ids (predicted, reference) where instances are counted, and the fixed region."""
+    """Label maps (*s) of a case, the ids where instances are counted, and the fixed region."""
 
     labels: np.ndarray
     reference: np.ndarray
     spacing: tuple[float, ...]
     unit: Literal["mm", "px"]
     layout: Task | None
-    ids: tuple[np.ndarray, np.ndarray] | None
+    ids: np.ndarray | None
+    reference_ids: np.ndarray | None
     region: np.ndarray | None
+    definitions: tuple[Definition, ...]
 
-    def values(self, box_p, box_r, label: int, structure: ScoredStructure, status: Status) -> Values:
+    def values(self, counts: Counts, box: Box, label: int, structure: ScoredStructure, status: Status) -> Values:
         """Every metric of a structure."""
-        if status is not Status.OK:
-            return _fixed(status, box_r is None)
-        box = _union(box_p, box_r)
-        prediction, reference = self.labels[box] == label, self.reference[box] == label
-        values = overlap_values(prediction, reference, self.spacing)
-        values |= surface_values(prediction, reference, self.spacing, structure.tolerance)
-        values |= self.of_form(prediction, reference, structure.form, None if self.region is None else self.region[box])
-        return values | self.of_segments(box, prediction, reference, label)
+        values = fixed_values(status, reference_empty=not counts.reference)
+        if status is Status.CLASS_NOT_ANNOTATED:
+            return values
+        if status not in FAILURES:
+            values |= self.of_counts(counts)
+        if structure.form == "lesions" and (counts.reference or status not in FAILURES):
+            values |= self.of_lesions(box, label, status)
+        if status is Status.OK:
+            masks = self.labels[box] == label, self.reference[box] == label
+            values |= surface_values(*masks, self.spacing, structure.tolerance, self.definitions)
+            if structure.form == "tube":
+                values["cldice", METRICS["cldice"].definition] = cldice(*masks)
+            values |= self.of_segments(box, *masks, label)
+        return values
 
-    def of_form(self, prediction: np.ndarray, reference: np.ndarray, form: Form, region: np.ndarray | None) -> Values:
-        """What only tubes or only lesions have."""
-        if form == "tube":
-            return {("cldice", "skeleton"): cldice(prediction, reference)}
-        return lesion_values(prediction, reference, self.spacing, region) if form == "lesions" else {}
+    def of_counts(self, counts: Counts) -> Values:
+        """What is counted in voxels."""
+        in_ml = unit_of(METRICS["volume_error_ml"], self.unit, len(self.spacing)) == "mL"
+        voxel = math.prod(self.spacing) / (MM3_PER_ML if in_ml else 1)
+        return {
+            ("dsc", "counts"): counts.dsc(),
+            ("iou", "counts"): counts.iou(),
+            ("volume_bias_percent", "counts"): counts.volume_bias_percent(),
+            ("volume_error_ml", "counts"): counts.volume_error(voxel),
+        }
 
-    def of_segments(self, box, prediction: np.ndarray, reference: np.ndarray, label: int) -> Values:
+    def of_lesions(self, box: Box, label: int, status: Status) -> Values:
+        """What only scattered lesions have; a failure found none of them, and is charged with no false positive."""
+        if self.region is not None:
+            around = bounding_box(self.region)
+            box = union(box, around) if box else around
+        box = box or (slice(0, 1),) * self.reference.ndim
+        region = None if self.region is None else self.region[box]
+        reference = self.reference[box] == label
+        if status not in FAILURES:
+            return lesion_values(self.labels[box] == label, reference, self.spacing, region)
+        values = lesion_values(np.zeros_like(reference), reference, self.spacing, region)
+        return {key: value for key, value in values.items() if METRICS[key[0]].worst is not None}
+
+    def of_segments(self, box: Box, prediction: np.ndarray, reference: np.ndarray, label: int) -> Values:
         """Panoptic quality and its parts, where the task counts segments of this label."""
-        if self.ids is None or self.layout is None or "pq" not in metrics_of(label, self.layout):
+        if self.layout is None or "pq" not in metrics_of(label, self.layout):
             return {}
-        if label in self.layout.things:
-            predicted, expected = (ids[box] for ids in self.ids)
-            found = segment_values(overlaps(predicted * prediction, expected * reference))
+        if label in self.layout.things and self.ids is not None and self.reference_ids is not None:
+            found = overlaps(self.ids[box] * prediction, self.reference_ids[box] * reference)
         else:
-            found = segment_values(overlaps(prediction, reference))  # a stuff region is one segment
-        return {(name, METRICS[name].definition): value for name, value in found.items()}
+            found = overlaps(prediction, reference)  # a stuff region is one segment
+        return {(name, METRICS[name].definition): value for name, value in segment_values(found).items()}
+
+    def scores(
+        self, structure: ScoredStructure, label: int, status: Status, values: Values, notes: list[str]
+    ) -> list[Score]:
+        """The values in the order of the metrics, with units and notes."""
+        resolved = structure.tolerance >= max(self.spacing) / 2
+        scores = []
+        for metric, scorer in metrics_of(label, self.layout, structure.form).items():
+            of_metric = [] if metric != "nsd" or resolved else [TAU_BELOW_RESOLUTION]
+            for definition in scorer.definitions:
+                if definition in DEFINITIONS and definition not in self.definitions:
+                    continue
+                value = values[metric, definition]
+                infinite = value is not None and math.isinf(value)
+                scores.append(
+                    Score(
+                        structure=structure.name,
+                        metric=metric,
+                        definition=definition,
+                        tolerance=structure.tolerance if metric == "nsd" else None,
+                        unit=unit_of(scorer, self.unit, len(self.spacing)),
+                        value=None if infinite else value,
+                        bound="inf" if infinite else None,
+                        status=status,
+                        detail="; ".join([*notes, *of_metric]),
+                    )
+                )
+        return scores
 
 
-def _id_maps(
-    reference: np.ndarray,
-    instances: ArrayLike | None,
-    reference_instances: ArrayLike | None,
-    layout: Task | None,
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Predicted and reference ids (*s); None where none are counted or the prediction has none on the right grid."""
-    if layout is None or not layout.counts_instances:
+def _refuse(reference: np.ndarray, structures: Sequence[ScoredStructure], definitions: Sequence[str]) -> None:
+    """Raises ValueError where a reference or what is asked of it makes no sense."""
+    fault = label_fault(reference, len(structures))
+    if fault:
+        raise ValueError(f"reference {fault}")
+    for structure in structures:
+        if not structure.tolerance >= 0:
+            raise ValueError(f"tolerance of {structure.name} is {structure.tolerance}; it must be zero or more")
+    for definition in definitions:
+        if definition not in DEFINITIONS:
+            raise ValueError(f"definition is {definition!r}; known: {', '.join(DEFINITIONS)}")
+
+
+def _reference_ids(reference: np.ndarray, instances: ArrayLike | None, layout: Task | None) -> np.ndarray | None:
+    """Ids (*s) of the reference, where instances are counted."""
+    if layout is None:
         return None
-    expected = None if reference_instances is None else np.asarray(reference_instances)
-    if expected is None or expected.shape != reference.shape:
+    if instances is None:
         raise ValueError("the task counts instances: give reference_instances on the reference's grid")
-    found = None if instances is None else np.asarray(instances)
-    if found is None or found.shape != reference.shape or not np.issubdtype(found.dtype, np.integer):
+    ids = as_array(instances)
+    fault = id_fault(ids, reference, layout.things)
+    if fault:
+        raise ValueError(f"reference_instances {fault}")
+    return ids
+
+
+def _region(region: ArrayLike | None, reference: np.ndarray) -> np.ndarray | None:
+    if region is None:
         return None
-    return found, expected
+    inside = as_array(region)
+    if inside.shape != reference.shape:
+        raise ValueError(f"region has shape {inside.shape}, reference {reference.shape}")
+    return inside.astype(bool, copy=False)
 
 
-def _label_fault(labels: np.ndarray, n_structures: int) -> str:
-    """What keeps `labels` from being a map of 0 to n_structures, or an empty string."""
-    if labels.ndim not in (2, 3):
-        return f"has {labels.ndim} dimensions; a label map has 2 or 3"
-    if not (np.issubdtype(labels.dtype, np.integer) or labels.dtype == bool):
-        return f"has values of type {labels.dtype}; labels are integers"
-    if labels.size and (labels.min() < 0 or labels.max() > n_structures):
-        return f"has labels from {labels.min()} to {labels.max()}; known: 0 to {n_structures}"
-    return ""
-
-
-def _failure(labels: np.ndarray, reference: np.ndarray, n_structures: int) -> Status | None:
+def _fault(
+    labels: np.ndarray | None,
+    ids: np.ndarray | None,
+    reference: np.ndarray,
+    n_structures: int,
+    layout: Task | None,
+) -> tuple[Status | None, str]:
+    """Why a prediction cannot be scored: a status and a sentence."""
+    if labels is None:
+        return Status.PREDICTION_MISSING, ""
     if labels.shape != reference.shape:
-        return Status.INVALID_GEOMETRY
-    return Status.INVALID_OUTPUT if _label_fault(labels, n_structures) else None
-
-
-def _status(box_p: tuple[slice, ...] | None, box_r: tuple[slice, ...] | None) -> Status:
-    if box_r is None:
-        return Status.BOTH_EMPTY if box_p is None else Status.FP_ON_NEGATIVE
-    return Status.MISSED if box_p is None else Status.OK
-
-
-def _union(box_p: tuple[slice, ...], box_r: tuple[slice, ...]) -> tuple[slice, ...]:
-    return tuple(slice(min(p.start, r.start), max(p.stop, r.stop)) for p, r in zip(box_p, box_r, strict=True))
-
-
-def _fixed(status: Status, no_reference: bool) -> Values:
-    if status in (Status.BOTH_EMPTY, Status.CLASS_NOT_ANNOTATED):
-        return _NULL
-    if status is Status.MISSED:
-        return {**_WORST, ("volume_bias_percent", "counts"): -100.0}
-    if status is Status.FP_ON_NEGATIVE:
-        return {**_WORST, **_NO_RECALL, ("instance_precision", "iou>0.5"): 0.0}
-    return {**_WORST, **_NO_RECALL} if no_reference else _WORST
-
-
-def _scores(
-    structure: ScoredStructure,
-    unit: str,
-    status: Status,
-    values: Values,
-    detail: str,
-    flagged: bool,
-    metrics: Mapping[str, Scorer],
-) -> list[Score]:
-    scores = []
-    for metric, definition in ((name, d) for name, scorer in metrics.items() for d in scorer.definitions):
-        value = values[metric, definition]
-        infinite = value is not None and math.isinf(value)
-        notes = [detail] if detail else []
-        if metric == "nsd" and flagged:
-            notes.append(TAU_BELOW_RESOLUTION)
-        scores.append(
-            Score(
-                structure=structure.name,
-                metric=metric,
-                definition=definition,
-                tolerance=structure.tolerance if metric == "nsd" else None,
-                unit=unit if metrics[metric].unit == "mm" else metrics[metric].unit,
-                value=None if infinite else value,
-                bound="inf" if infinite else None,
-                status=status,
-                detail="; ".join(notes),
-            )
-        )
-    return scores
+        return Status.INVALID_GEOMETRY, f"prediction has shape {labels.shape}, reference {reference.shape}"
+    fault = label_fault(labels, n_structures)
+    if fault:
+        return Status.INVALID_OUTPUT, f"prediction {fault}"
+    if layout is None:
+        return None, ""
+    if ids is None:
+        return Status.INVALID_OUTPUT, "the task counts instances, of which the prediction has none"
+    fault = id_fault(ids, labels, layout.things)
+    return (Status.INVALID_OUTPUT, f"instances {fault}") if fault else (None, "")

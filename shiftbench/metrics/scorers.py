@@ -26,7 +26,7 @@ class Scorer:
     """A metric: raise `version` when any of its values changes.
 
     Attributes:
-        unit: "1" for a ratio; "mm" stands for the unit of the spacing, which is "px" where an image has none.
+        unit: "1" for a ratio; "mm" and "mL" stand for what `unit_of` says, which depends on the grid.
         direction: which values are better: "higher", "lower", or "zero" for a signed error.
         worst: the value of a missed structure or a failure; None where the metric has none.
         undefined: the rule for empty masks, in words.
@@ -81,6 +81,8 @@ LESION_SCORERS: Mapping[str, Scorer] = {
     "lesion_recall_medium": Scorer(1, "1", "higher", 0.0, _NO_SIZE, ("iou>0.1",)),
     "lesion_recall_large": Scorer(1, "1", "higher", 0.0, _NO_SIZE, ("iou>0.1",)),
     "lesion_false_positives": Scorer(1, "count", "lower", None, "null where there is no prediction", _THRESHOLDS),
+    "lesion_splits": Scorer(1, "count", "lower", None, "null where there is no prediction", ("overlap",)),
+    "lesion_merges": Scorer(1, "count", "lower", None, "null where there is no prediction", ("overlap",)),
 }
 
 # Of tasks that count instances, on top of SCORERS (a stuff region is one segment). RQ is the F1 of detection.
@@ -104,6 +106,25 @@ CALIBRATION_SCORERS: Mapping[str, Scorer] = {
     "ace": Scorer(1, "1", "lower", 1.0, _NO_REGION, ("region", "volume")),
 }
 
+# Of every structure: how sure a method is of it. It has one row, whose definition says what it was computed from.
+CONFIDENCE_SCORERS: Mapping[str, Scorer] = {
+    "confidence": Scorer(
+        1, "1", "higher", None, "null after a failure, which is the least sure", ("soft_dice", "uncertainty")
+    ),
+}
+
+# Of estimators: the DSC that one expects of the method that the definition names. It is good or bad by its error only.
+ESTIMATE: Mapping[str, Scorer] = {
+    "dsc_estimate": Scorer(1, "1", "higher", None, "null after a failure", ("erm",)),
+}
+
+# Of methods that are one of several configurations: how good one looks without labels (structure "all"), and whether
+# a structure that source-val has is nowhere in the prediction (1) or is there (0).
+SELECTION: Mapping[str, Scorer] = {
+    "selection_score": Scorer(1, "1", "higher", None, "null after a failure", ("entropy+kl+flip",)),
+    "vanished": Scorer(1, "1", "lower", None, "null after a failure", ("predicted",)),
+}
+
 METRICS: Mapping[str, Scorer] = {
     **SCORERS,
     **TUBE_SCORERS,
@@ -111,7 +132,23 @@ METRICS: Mapping[str, Scorer] = {
     **SEGMENT_SCORERS,
     **INSTANCE_SCORERS,
     **CALIBRATION_SCORERS,
+    **CONFIDENCE_SCORERS,
+    **ESTIMATE,
+    **SELECTION,
 }
+
+
+def unit_of(scorer: Scorer, spacing_unit: Literal["mm", "px"], axes: int) -> str:
+    """The unit that values of a metric have on a grid.
+
+    A distance is in the unit of the spacing. A volume error is in mL on a 3-D grid in mm; on others it is in the
+    unit of the spacing to the power of the axes: an area in "mm2", or a number of pixels, "px2", or voxels, "px3".
+    """
+    if scorer.unit == "mm":
+        return spacing_unit
+    if scorer.unit == "mL" and (spacing_unit, axes) != ("mm", 3):
+        return f"{spacing_unit}{axes}"
+    return scorer.unit
 
 
 def metrics_of(label: int, task: Task | None, form: Form = "organ") -> Mapping[str, Scorer]:

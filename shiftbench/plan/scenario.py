@@ -9,6 +9,7 @@ from shiftbench.domains import Part, shift_of
 from shiftbench.graph import MethodCard, Options, Plan, Task, Unit
 from shiftbench.parts import Parts
 from shiftbench.plan.cards import add_cards
+from shiftbench.plan.configurations import configurations
 from shiftbench.plan.orders import passes, runs_on_streams, stands_in_streams
 from shiftbench.plan.tasks import Fold, Tasks
 from shiftbench.spec import PERMUTED, RESELECT, Scenario, Stream, Target
@@ -24,6 +25,7 @@ class ScenarioPlan:
         self.graph, self.scenario, self.options, self.suite, self.parts = graph, scenario, options, suite, parts
         self.tasks = Tasks(graph, scenario, options, parts)
         self.source = scenario.source[0]
+        self.chosen_between: frozenset[str] = frozenset()  # names of methods that are several configurations of one
 
     def add(self, methods: Sequence[MethodCard]) -> None:
         """Adds the units of the methods, and all that they need."""
@@ -36,6 +38,7 @@ class ScenarioPlan:
         for each in targets:
             folds[each.name] = parts.of_target(each)
         add_cards(self.graph, parts, targets, folds)
+        self.chosen_between = configurations(methods)
         for backbone in backbones:
             for seed in seeds:
                 train = self.tasks.train_task(backbone, seed, source_parts)
@@ -56,13 +59,16 @@ class ScenarioPlan:
         track = method.track
         if track is Track.REFERENCE and (family is Family.CONTROL or not target.oracle):
             return ()
+        permuted = target is not None and target.control == PERMUTED
+        if track is Track.ESTIMATE and permuted:  # nobody expects how well another patient's reference is met
+            return ()
         draws = DRAWS[self.scenario.budget] if track is Track.FEWSHOT else 1
         name = target.name if target else self.source.name
-        permuted = target is not None and target.control == PERMUTED
+        flags = {"permuted": permuted, "select": method.name in self.chosen_between}
         tasks: tuple[Fold, ...] = ()
         for draw in range(draws):
             tasks = tuple(
-                self.tasks.fold_tasks(method, backbone, seed, draw, name, state, source_parts, fold, permuted=permuted)
+                self.tasks.fold_tasks(method, backbone, seed, draw, name, state, source_parts, fold, **flags)
                 for fold in folds[name]
             )
             row = self.row(method, backbone, seed, draw, target)

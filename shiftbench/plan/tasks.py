@@ -14,6 +14,9 @@ from shiftbench.domains import Part
 from shiftbench.errors import NotApplicable, SpecError
 from shiftbench.graph import MethodCard, Options, Plan, Task
 from shiftbench.losses.terms import check_terms
+from shiftbench.methods import BASE
+from shiftbench.metrics.features import VERSIONS as FEATURE_VERSIONS
+from shiftbench.metrics.ibsi import check_installed
 from shiftbench.metrics.scorers import METRICS
 from shiftbench.parts import Parts
 from shiftbench.plan.orders import Pass, derangement
@@ -23,6 +26,7 @@ from shiftbench.types import Track
 
 TRAIN_VERSION = 2
 PREDICT_VERSION = 2
+SELECT_VERSION = 1  # of the criterion that configurations are chosen by without labels
 GUESS_SECONDS = 6e-8  # of a step, per position, channel and convolution of the first level: order of work, time left
 Fold = tuple[str, str, Part]  # predict task id, score task id, test part
 
@@ -35,6 +39,8 @@ class Tasks:
         self.recipe = scenario.recipe()
         self.layout = parts.layout
         check_terms(self.recipe.loss, where=scenario.name)
+        if scenario.radiomics is not None and scenario.radiomics.features == "ibsi":
+            check_installed(scenario.name)
         self.source = scenario.source[0]
 
     def train_task(self, backbone: str, seed: int, parts: Mapping[str, Part]) -> Task:
@@ -99,8 +105,11 @@ class Tasks:
         seconds = self.train_seconds(self.scenario.architecture(backbone)) if "prepare" in method.prepares else 5.0
         return self.graph.add("prepare", payload, needs, f"preparing {method.name}", seconds, key)
 
-    def fold_tasks(self, method, backbone, seed, draw, name, state: Task, source, fold, *, permuted) -> Fold:
-        """Ids of the predict and the score task of one fold, and its test part."""
+    def fold_tasks(self, method, backbone, seed, draw, name, state: Task, source, fold, *, permuted, select) -> Fold:
+        """Ids of the predict and the score task of one fold, and its test part.
+
+        With `select` the method is one of several configurations, and each prediction's label-free score is kept too.
+        """
         adapt, test = fold
         track = method.track
         payload: dict[str, Any] = {
@@ -128,12 +137,21 @@ class Tasks:
             "device": self.options.device,
             "threads": self.options.threads,
         }
-        self.keep(payload, key)
+        if track is not Track.ESTIMATE:
+            self.keep(payload, key)
+        if select:
+            payload["select"] = payload_of(source["val"])
+            needs += needs_of(source["val"])
+            key["select"] = [SELECT_VERSION, source["val"].images_keys()]
         self.grant(track, method, draw, payload, needs, key, adapt, source)
         seconds = self.predict_seconds(track, backbone)
         predict = self.graph.add("predict", payload, needs, f"{method.name} on {name}", seconds, key)
         donors = self.donors(test) if permuted else None
-        return predict.id, self.score_task(predict, test, f"scoring {method.name} on {name}", donors=donors).id, test
+        options = {**self.scenario.scoring_options(), **({"selection": True} if select else {})}
+        if track is Track.ESTIMATE:
+            options = {"estimates": BASE}  # it predicts no mask that anything else could be scored of
+        label = f"scoring {method.name} on {name}"
+        return predict.id, self.score_task(predict, test, label, donors=donors, options=options).id, test
 
     def stream_tasks(self, each: Pass, method, backbone, seed, state: Task) -> dict[str, tuple[Fold, ...]]:
         """One predict task over a pass, and a score task for every target in it."""
@@ -229,18 +247,21 @@ class Tasks:
         *,
         names: Mapping[str, str] | None = None,
         donors: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Task:
         """Scores predictions against references; made of both, so a hidden protocol only changes this task.
 
-        `names` and `donors` are those of `shiftbench.scoring.score_fold`.
+        `names`, `donors` and `options` (the scenario's if None) are those of `shiftbench.scoring.score_fold`.
         """
         structures = [[n, s.tolerance, s.form] for n, s in self.scenario.structures.items()]
         layout = asdict(self.layout) if self.layout.counts_instances else None
-        options = self.scenario.scoring_options() or None
-        extra = {"names": names, "donors": donors, "layout": layout, "options": options}
+        options = self.scenario.scoring_options() if options is None else options
+        extra = {"names": names, "donors": donors, "layout": layout, "options": options or None}
         special = {name: value for name, value in extra.items() if value is not None}
         payload = {"predict": predict.key, "test": payload_of(test), "structures": structures, **special}
         versions = {name: scorer.version for name, scorer in METRICS.items()}
+        if self.scenario.radiomics is not None:
+            versions |= FEATURE_VERSIONS
         key = [predict.key, test.references_keys(), structures, versions, *([special] if special else [])]
         return self.graph.add("score", payload, [predict.id, *needs_of(test, references=True)], label, 1.0, key)
 

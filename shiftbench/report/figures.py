@@ -16,6 +16,7 @@ from shiftbench.errors import OutputError
 from shiftbench.report import style
 from shiftbench.report.leaderboard import leaderboard
 from shiftbench.report.matrix import transfer_matrix
+from shiftbench.report.retention import retention_curves
 from shiftbench.report.sheet import Example, example_page
 from shiftbench.report.style import save
 from shiftbench.report.tables import label, number
@@ -56,6 +57,9 @@ def write_figures(rows: pd.DataFrame, folder: str | Path) -> list[Path]:
         curves = severity_curves(own, methods=best_of_each_track(of_run))
         if curves is not None:
             written += save(curves, folder, f"severity_curves{ending}")
+        kept = retention_curves(own, methods=best_of_each_track(of_run))
+        if kept is not None:
+            written += save(kept, folder, f"retention{ending}")
     return written
 
 

@@ -11,13 +11,13 @@ import pandas as pd
 
 from shiftbench import robustness
 from shiftbench.errors import OutputError
-from shiftbench.report.tables import label, markdown
+from shiftbench.report.cells import label
+from shiftbench.report.tables import markdown
 from shiftbench.report.terminal import print_leaderboard
 from shiftbench.report.words import UNCOMPARABLE
-from shiftbench.robustness.constants import SOURCE_ONLY
 from shiftbench.robustness.headline import LABELLED_TRACKS, OVERALL, UNRANKED_FAMILIES
 from shiftbench.robustness.streams import outside_streams
-from shiftbench.types import BETWEEN_PATIENTS, FAILURES, Family, Status, Track
+from shiftbench.types import FAILURES, Family, Status
 
 __all__ = ["COLUMNS", "leaderboard", "markdown", "print_leaderboard", "read_csv", "write_csv", "write_markdown"]
 
@@ -35,6 +35,10 @@ COLUMNS = [
     "rank",
     "tie_group",
     "n_ranked",
+    "rank_low",
+    "rank_high",
+    "p_rank_1",
+    "tied_with_leader",
     "dsc",
     "dsc_low",
     "dsc_high",
@@ -45,10 +49,15 @@ COLUMNS = [
     "recovered_percent_low",
     "recovered_percent_high",
     "gap_status",
+    "negative_transfer_percent",
     "harmed_percent",
     "harmed_percent_low",
     "harmed_percent_high",
     "harmed_by_reseeding_percent",
+    "harm_excess_percent",
+    "harm_excess_percent_low",
+    "harm_excess_percent_high",
+    "harm_claimed",
     "nsd",
     "seconds_per_case",
     "failed_cases",
@@ -64,15 +73,20 @@ COLUMNS = [
 ]
 
 COUNTS = (
-    *("k", "rank", "tie_group", "n_ranked", "failed_cases", "n_cases", "negative_cases", "false_positives"),
-    *("n_patients", "n_seeds", "n_targets"),
+    *("k", "rank", "tie_group", "n_ranked", "rank_low", "rank_high", "failed_cases", "n_cases", "negative_cases"),
+    *("false_positives", "n_patients", "n_seeds", "n_targets"),
 )
+RECOVERED = (
+    *("recovered_percent", "recovered_percent_low", "recovered_percent_high", "gap_status"),
+    *("negative_transfer_percent", "audit"),
+)
+SHOWN = ("dsc", "nsd")  # metrics; every prediction has a row of the first for each structure
 
 
 def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per method and target, per method and family, and per method overall (`scope` says which).
 
-    Means, intervals, ranks and tie groups are those of `shiftbench.robustness`. Of a family and overall, `drop` and
+    Means, intervals and all about ranks are those of `shiftbench.robustness`. Of a family and overall, `drop` and
     `harmed_percent` are means over targets, and `recovered_percent` is a ratio of sums over the targets that have a
     gap; these have no interval. `seconds_per_case`, `failed_cases` and, of the structures whose reference is empty
     (`negative_cases`), `false_positives` count every prediction once. A method that is not applicable on any target has
@@ -89,19 +103,23 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         raise OutputError("there are no rows to rank", remedy="run at least one scenario first")
     rows = outside_streams(rows)
-    rows = rows[rows["metric"] != BETWEEN_PATIENTS]
+    rows = rows[rows["metric"].isin(SHOWN)]
     kinds = {"k": float, "level": float, "operator": object}  # all empty in a run without operators
     rows = rows.astype(kinds)
+    predictions = rows[rows["metric"] == SHOWN[0]].sort_values(["seed", "draw", "case", "structure"], kind="stable")
     targets = (
-        _with_gain(robustness.summary(rows))
+        robustness.summary(rows)
         .astype(kinds)
-        .merge(_costs(rows).astype(kinds), on=[*METHOD, *PLACE], how="left")
+        .merge(_costs(predictions).astype(kinds), on=[*METHOD, *PLACE], how="left")
     )
-    reasons = _reasons(rows)
+    reasons = _reasons(predictions)
     scored = targets[targets["dsc"].notna()]
     own = {_key(name): group for name, group in scored.groupby(METHOD, dropna=False)}
-    lines = [(_key(line[METHOD]), line) for _, line in robustness.headline(rows).iterrows()]
-    pooled = _complete_only([_pooled(line, own[key], reasons.get(key, "")) for key, line in lines], scored)
+    lines = [(_key(line[name] for name in METHOD), line) for line in robustness.headline(rows).to_dict("records")]
+    recovered = _recovered(rows)
+    pooled = [
+        _pooled(line, own[key], reasons.get(key, ""), recovered.get((*key, line["family"]), {})) for key, line in lines
+    ]
     absent = _without_overall(targets, pooled, reasons)
     single = scored.assign(scope="target", n_targets=1, note="").to_dict("records")
     table = pd.DataFrame([*pooled, *absent, *single]).reindex(columns=COLUMNS)
@@ -121,14 +139,6 @@ def _sort_key(column: pd.Series) -> pd.Series:
     if column.name == "scope":
         return column.map({"overall": 0, "family": 1, "target": 2})
     return -column.astype(float) if column.name == "dsc" else column
-
-
-def _with_gain(summary: pd.DataFrame) -> pd.DataFrame:
-    """Adds `gain`, the mean DSC above source-only on the same target."""
-    place = ["backbone", "budget", *PLACE]
-    base = summary.loc[summary["method"] == SOURCE_ONLY, [*place, "dsc"]].rename(columns={"dsc": "base"})
-    joined = summary.merge(base, on=place, how="left")
-    return joined.assign(gain=joined["dsc"] - joined["base"]).drop(columns="base")
 
 
 def _costs(rows: pd.DataFrame) -> pd.DataFrame:
@@ -154,20 +164,19 @@ def _key(values: Iterable) -> tuple:
     return tuple(None if pd.isna(value) else value for value in values)
 
 
-def _pooled(line: pd.Series, own: pd.DataFrame, reason: str) -> dict:
+def _pooled(line: dict, own: pd.DataFrame, reason: str, recovered: dict) -> dict:
     """A line of the headline (a family or overall) with the means of what the method's `own` targets say."""
     overall = line["family"] == OVERALL
     chosen = own[own["family"].isin(_families(line["track"]))] if overall else own[own["family"] == line["family"]]
     weights = 1.0 / chosen.groupby("family")["family"].transform("size").to_numpy()
     incomplete = line["note"].startswith(UNCOMPARABLE) and reason
     return {
-        **line.to_dict(),
+        **line,
         "scope": "overall" if overall else "family",
         "family": None if overall else line["family"],
         "note": f"{line['note']} ({reason})" if incomplete else line["note"],
-        "reason": reason,
         "drop": _mean(chosen["drop"], weights),
-        **_recovered(chosen, weights),
+        **recovered,
         "harmed_percent": _mean(chosen["harmed_percent"], weights),
         "harmed_by_reseeding_percent": _mean(chosen["harmed_by_reseeding_percent"], weights),
         "nsd": _mean(chosen["nsd"], weights),
@@ -176,7 +185,7 @@ def _pooled(line: pd.Series, own: pd.DataFrame, reason: str) -> dict:
         "n_cases": chosen["n_cases"].sum(),
         "negative_cases": chosen["negative_cases"].sum(),
         "false_positives": chosen["false_positives"].sum(),
-        "audit": bool(chosen["audit"].any()),
+        "audit": bool(chosen["audit"].any() or recovered.get("audit")),
     }
 
 
@@ -186,39 +195,6 @@ def _families(track: str) -> set[Family]:
     return set(Family) - set(out)
 
 
-def _complete_only(lines: list[dict], scored: pd.DataFrame) -> list[dict]:
-    """The lines with the rank taken from a method that lacks a target on which source-only was scored.
-
-    A target that no method of a board could be scored on is unknown to the board itself; without it a method would
-    be ranked by its easier targets. Oracles are exempt, since a scenario chooses which targets have one.
-    """
-    base = scored[scored["method"] == SOURCE_ONLY]
-    for line in lines:
-        if line["track"] == Track.REFERENCE or pd.isna(line["rank"]):
-            continue
-        members = _families(line["track"]) if line["scope"] == "overall" else {line["family"]}
-        run = (base["backbone"] == line["backbone"]) & (base["budget"] == line["budget"])
-        n = int((run & base["family"].isin(members)).sum())
-        if line["n_targets"] < n:
-            reason = f" ({line['reason']})" if line["reason"] else ""
-            missing = f"not applicable or not scored on {n - line['n_targets']} of {n} targets{reason}"
-            line |= {"rank": None, "tie_group": None, "note": f"not ranked: {missing}"}
-    return [_ranked_again(line, lines) for line in lines]
-
-
-def _ranked_again(line: dict, lines: list[dict]) -> dict:
-    """The line with rank and tie group counted among those that still have a rank."""
-    if pd.isna(line["rank"]):
-        return line
-    rivals = [other for other in lines if pd.notna(other["rank"]) and _same_list(line, other)]
-    before = {other["tie_group"] for other in rivals if other["tie_group"] < line["tie_group"]}
-    return {**line, "rank": 1 + sum(other["dsc"] > line["dsc"] for other in rivals), "tie_group": 1 + len(before)}
-
-
-def _same_list(one: dict, other: dict) -> bool:
-    return all(one[name] == other[name] for name in (*BOARD, "scope", "family"))
-
-
 def _mean(values: pd.Series, weights: np.ndarray) -> float | None:
     """Weighted mean of the values that are there, None where there is none."""
     numbers = values.to_numpy(float)
@@ -226,15 +202,11 @@ def _mean(values: pd.Series, weights: np.ndarray) -> float | None:
     return float(np.average(numbers[known], weights=weights[known])) if known.any() else None
 
 
-def _recovered(chosen: pd.DataFrame, weights: np.ndarray) -> dict:
-    """Recovered share of the gap, summed over the targets that have one before the ratio is taken."""
-    has_gap = (chosen["gap_status"] == "ok").to_numpy()
-    if not has_gap.any():
-        known = (chosen["gap_status"] == "no gap").any()
-        return {"recovered_percent": None, "gap_status": "no gap" if known else "no oracle"}
-    gain, gap = chosen["gain"].to_numpy(float)[has_gap], chosen["gap"].to_numpy(float)[has_gap]
-    weights = weights[has_gap]
-    return {"recovered_percent": float(100 * (weights @ gain) / (weights @ gap)), "gap_status": "ok"}
+def _recovered(rows: pd.DataFrame) -> dict[tuple, dict]:
+    """Method and family (or "overall") to the columns `RECOVERED` of `robustness.recovery`."""
+    table = robustness.recovery(rows).astype({"k": float})
+    keys = table[[*METHOD, "family"]].itertuples(index=False, name=None)
+    return dict(zip(map(_key, keys), table[list(RECOVERED)].to_dict("records"), strict=True))
 
 
 def _without_overall(targets: pd.DataFrame, pooled: list[dict], reasons: dict[tuple, str]) -> list[dict]:

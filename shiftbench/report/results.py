@@ -21,11 +21,11 @@ from shiftbench.runner import ROWS, Prepared, places, prepare
 from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
 from shiftbench.spec import load_scenario, scenario_files
 from shiftbench.store import read_json, write_json
-from shiftbench.types import FAILURES
+from shiftbench.types import FAILURES, Track
 from shiftbench.version import __version__
 
 REPORT = "report.json"
-REPORT_VERSION = 3
+REPORT_VERSION = 4
 AGREEMENT = "agreement.csv"
 
 
@@ -81,11 +81,11 @@ def write_tables_and_figures(rows: pd.DataFrame, folder: Path, job: Prepared | N
     from shiftbench.report import figures, leaderboard  # matplotlib: a second that a finished run does not need
     from shiftbench.report.sections import sections, write_sections
 
-    made_sections = sections(rows)
+    agreement = read_agreement(folder) if job is None else protocol_agreement(job.graph, job.store)
+    made_sections = sections(rows, agreement)
     rows = outside_streams(rows)
     table = leaderboard.leaderboard(rows)
     title = str(rows["suite"].iloc[0])
-    agreement = read_agreement(folder) if job is None else protocol_agreement(job.graph, job.store)
     made = [
         leaderboard.write_csv(table, folder / "leaderboard.csv"),
         leaderboard.write_markdown(
@@ -148,9 +148,14 @@ def failure_lines(rows: pd.DataFrame) -> list[str]:
         first = group.iloc[0]
         lines.append(
             f"{method} on {scenario}/{target}: {first['status']} in {group['case'].nunique()} cases: "
-            f"{first['detail']}; they count as zero and are tried again by the next run"
+            f"{first['detail']}; they count as {_worth(first)} and are tried again by the next run"
         )
     return lines
+
+
+def _worth(row: pd.Series) -> str:
+    """What a failure counts as."""
+    return "wrong as can be" if row["track"] == Track.ESTIMATE else "zero"
 
 
 def write_sheet(

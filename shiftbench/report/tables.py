@@ -1,4 +1,4 @@
-"""How a leaderboard is put into columns and cells, and into Markdown for a file."""
+"""How a leaderboard is put into boards and columns, and into Markdown for a file."""
 
 from __future__ import annotations
 
@@ -7,16 +7,35 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from shiftbench.report.cells import (
+    first,
+    harmed,
+    label,
+    number,
+    of,
+    rank,
+    recovered,
+    seconds,
+    with_interval,
+)
 from shiftbench.report.sections.section import Section
 from shiftbench.report.words import DASH, FAMILY_NAMES, READING, TRACK_NAMES, UNCOMPARABLE
 from shiftbench.robustness.constants import ORACLE, SOURCE_ONLY
 from shiftbench.robustness.headline import LABELLED_TRACKS
 from shiftbench.types import Family, Track
 
-
-def label(method: str, k: float | None) -> str:
-    """A method's name in tables and pictures, with K where the name does not say it."""
-    return method if k is None or pd.isna(k) or method.endswith(f"_{k:g}") else f"{method} (K={k:g})"
+__all__ = [
+    "Board",
+    "board_lines",
+    "boards",
+    "design",
+    "family_row",
+    "label",
+    "markdown",
+    "number",
+    "overall_score",
+    "unranked",
+]
 
 
 @dataclass(frozen=True)
@@ -76,64 +95,6 @@ def boards(table: pd.DataFrame) -> Iterator[Board]:
         )
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number with so many digits, or a dash; minus is a minus sign."""
-    return DASH if value is None or pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
-
-
-def seconds(value: float | None) -> str:
-    """A time with two significant digits."""
-    return DASH if value is None or pd.isna(value) else f"{value:.2f}" if value < 1 else f"{value:.3g}"
-
-
-def with_interval(row: pd.Series, digits: int = 3) -> str:
-    """Mean and limits, "0.812 [0.790, 0.834]"; the mean alone where there are no limits."""
-    if pd.isna(row["dsc_low"]):
-        return number(row["dsc"], digits)
-    return f"{number(row['dsc'], digits)} [{number(row['dsc_low'], digits)}, {number(row['dsc_high'], digits)}]"
-
-
-def rank(row: pd.Series) -> str:
-    """Place, number of ranked methods and letter of the tie group, "1/4 A"."""
-    if row["track"] == Track.REFERENCE:
-        return "ref."
-    if pd.isna(row["rank"]):
-        return DASH
-    return f"{row['rank']}/{row['n_ranked']} {chr(ord('A') + min(row['tie_group'], 26) - 1)}"
-
-
-def recovered(row: pd.Series) -> str:
-    """Recovered share in percent, or why there is none."""
-    if row["method"] in (SOURCE_ONLY, ORACLE):
-        return DASH
-    if row["gap_status"] != "ok" or pd.isna(row["recovered_percent"]):
-        return row["gap_status"] if row["gap_status"] in ("no gap", "no oracle") else DASH
-    return f"{number(row['recovered_percent'], 0)} %" + (
-        " (audit)" if row["audit"] is True or row["audit"] == 1 else ""
-    )
-
-
-def harmed(row: pd.Series) -> str:
-    """Share of patients harmed in percent, behind it that of source-only against itself with other seeds."""
-    if row["method"] == SOURCE_ONLY or pd.isna(row["harmed_percent"]):
-        return DASH if pd.isna(row["harmed_by_reseeding_percent"]) else f"({row['harmed_by_reseeding_percent']:.0f} %)"
-    text = f"{row['harmed_percent']:.0f} %"
-    return (
-        text if pd.isna(row["harmed_by_reseeding_percent"]) else f"{text} ({row['harmed_by_reseeding_percent']:.0f} %)"
-    )
-
-
-def of(row: pd.Series, part: str, whole: str) -> str:
-    """Two counts, "34 of 36", or a dash where there is nothing to count."""
-    return DASH if pd.isna(row[whole]) or row[whole] == 0 else f"{row[part]} of {row[whole]}"
-
-
-def false_positives(row: pd.Series) -> str:
-    """Share of the negative cases with a false positive in percent, or a dash where there are none."""
-    n = row["negative_cases"]
-    return DASH if pd.isna(n) or n == 0 else f"{100 * row['false_positives'] / n:.0f}%"
-
-
 def design(board: Board) -> str:
     """One sentence: targets, patients, seeds, and what the interval holds for."""
     places = board.targets.drop_duplicates(["scenario", "target", "family"])
@@ -148,6 +109,7 @@ def design(board: Board) -> str:
     )
     if board.targets["conditional"].astype(bool).any():
         text += " 95 % intervals are over patients and conditional on this trained model."
+        text += " So are ranks: no method is said to beat another in general."
     else:
         text += " 95 % intervals are over patients crossed with seeds."
     if board.track in LABELLED_TRACKS and Family.ANNOTATION in board.families:
@@ -231,7 +193,7 @@ def overall_score(board: Board, line: pd.Series, is_reference: bool) -> str:
 
 
 def _markdown_scores(board: Board) -> str:
-    head = ["Rank", "Method", "Overall DSC [95 %]", *(FAMILY_NAMES[name] for name in board.families)]
+    head = ["Rank", "Method", "P(rank 1)", "Overall DSC [95 %]", *(FAMILY_NAMES[name] for name in board.families)]
     head += ["Drop", "Recovered", "Harmed", "NSD", "FP on negatives", "s / case", "Failed cases"]
     body = []
     for line, is_reference in board_lines(board):
@@ -241,6 +203,7 @@ def _markdown_scores(board: Board) -> str:
             [
                 "ref." if is_reference else rank(line),
                 f"*{name}*" if is_reference else name,
+                DASH if is_reference else first(line),
                 overall_score(board, line, is_reference),
                 *(DASH if row is None else with_interval(row) for row in families),
                 number(line["drop"]),

@@ -8,21 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from shiftbench.report.tables import (
-    Board,
-    board_lines,
-    boards,
-    design,
-    false_positives,
-    family_row,
-    harmed,
-    number,
-    overall_score,
-    rank,
-    recovered,
-    seconds,
-    unranked,
-)
+from shiftbench.report.cells import false_positives, harmed, number, recovered, seconds, short_rank
+from shiftbench.report.tables import Board, board_lines, boards, design, family_row, overall_score, unranked
 from shiftbench.report.words import DASH, FOOTNOTE, SHORT_NAMES
 
 
@@ -51,7 +38,7 @@ def _rich_scores(board: Board) -> Table:
     for line, is_reference in lines:
         families = [family_row(board, line, name) for name in board.families]
         cells = [
-            "ref." if is_reference else rank(line),
+            "ref." if is_reference else short_rank(line),
             line["label"],
             overall_score(board, line, is_reference).replace(", ", ","),
             *(DASH if row is None else number(row["dsc"], 2) for row in families),

@@ -43,10 +43,16 @@ READING = f"""\
   limit of the gap is not above {CONSTANTS.gap_floor:.2f} DSC, the table says "no gap". **Harmed** is the share of
   patients who lose more than {CONSTANTS.harm:.2f} DSC against source-only of the same seed; with several seeds, the
   share that source-only loses against its own other seeds stands behind it in parentheses.
-- **Rank.** Place by the overall mean of those ranked on this board. Methods with the same letter are not told apart
-  from the best of their letter (paired t test, Holm over all pairs). With fewer than {CONSTANTS.min_patients} patients
-  in a family there are intervals but no rank. Rows marked "ref." are for comparison and have no rank. A score with a
-  star leaves out the targets on which the method is not applicable; it is not to be compared.
+- **Rank.** Place by the overall mean of those ranked on this board. One method beats another where their difference on
+  the same patients and seeds is not zero (two-sided paired t test at {100 * CONSTANTS.tie_p:.0f} %, Holm over all pairs
+  of the board). Methods with the same letter are not told apart from the best of their letter. In brackets, the ranks
+  that a method may have: from one more than beat it to all but those that it beats. "≈" is practically tied with the
+  first: the 95 % interval of the difference lies within {CONSTANTS.tie_margin:.2f} DSC. **P(rank 1)** is the share of
+  bootstrap samples of patients crossed with seeds in which a method is first. With one seed all of this is conditional
+  on the trained models, and no method is said to beat another in general. With fewer than {CONSTANTS.min_patients}
+  patients in a family there are intervals but no rank (where a data set tells of no patients, the image is the unit).
+  Rows marked "ref." are for comparison and have no rank. A score with a star leaves out the targets on which the method
+  is not applicable; it is not to be compared.
 - **Undefined cases.** What the reference shows decides. Where a structure is in the reference, a missed structure and a
   failed, missing or invalid prediction score 0 and stay in the mean. Where it is absent, the case enters no mean of DSC
   or NSD (both empty: true negative; a prediction: false positive). Structures that were not annotated are left out for
@@ -62,7 +68,8 @@ READING = f"""\
 """
 
 FOOTNOTE = (
-    "DSC with its 95 % interval; families: mean DSC. Same letter: not told apart (paired t, Holm). recov.: share of the"
+    "DSC with its 95 % interval; families: mean DSC. rank: those that a method may have, and a letter: same"
+    " letter, not told apart (paired t, Holm). recov.: share of the"
     " gap to the oracle that is closed. harm: share of patients who lose more than"
     f" {CONSTANTS.harm:.2f} DSC against source-only. FP: share of the structures absent from the reference that were"
     " drawn all the same. sec: seconds per case. fail: cases without a usable prediction, scored 0. Annotation targets"

@@ -11,10 +11,11 @@ import pandas as pd
 
 from shiftbench.rng import generator
 from shiftbench.robustness.constants import CONSTANTS
-from shiftbench.robustness.patients import Entry, entries_of, is_negative, patient_table, rows_of
+from shiftbench.robustness.patients import Entry, bounds, entries_of, is_negative, patient_table, rows_of
 from shiftbench.robustness.streams import outside_streams
 from shiftbench.spec import CELL_SIGN
-from shiftbench.stats import crossed_bootstrap, mean_interval
+from shiftbench.spec.target import RESELECT
+from shiftbench.stats import crossed_bootstrap, mean_interval, unpaired_difference
 from shiftbench.types import Status, Track
 
 ALL = "all"  # the mean over the structures of a case
@@ -24,6 +25,8 @@ COLUMNS = (
     *("n_patients", "n_seeds", "interval"),
 )
 RESAMPLES = 10_000
+GROUP_DIFFERENCE = "group difference"
+_WHO = ("track", "backbone", "budget", "scenario", "method", "k")
 Cell = frozenset[str]
 
 
@@ -44,6 +47,11 @@ def attribution(rows: pd.DataFrame) -> pd.DataFrame:
     two-way t intervals, for so few seeds cannot be resampled. `share_percent` is given where the lower limit of the
     total exceeds the floor of a gap. Methods that are trained on each target anew are left out.
 
+    A cause that brings other patients (a population that is selected from real cases, or scans of other people) has no
+    counterfactual patient: nobody was seen with it and without. Such a cause enters none of the above. Each cell that
+    it is in has a line `group difference` instead, the mean of the source's patients minus that of the cell's, with
+    Welch's interval, and no share.
+
     Args:
         rows: the columns of `shiftbench.types.Row`; factorial cells are known by the "+" in a target's name.
 
@@ -54,10 +62,17 @@ def attribution(rows: pd.DataFrame) -> pd.DataFrame:
     records: list[dict] = []
     for scenario, causes in factorials(alone).items():
         own = alone[(alone["scenario"] == scenario) & (alone["track"] != Track.REFERENCE)]
-        kept = _in_every_cell(own, causes)
-        for structure in (*dict.fromkeys(kept["structure"]), ALL):
+        same = tuple(cause for cause in causes if not _brings_others(own, cause))
+        kept = _in_every_cell(own, same)
+        others = [CELL_SIGN.join(cell) for cell in _cells(causes) if not set(cell) <= set(same)]
+        apart = _of_groups(own, others)
+        for structure in (*dict.fromkeys([*kept["structure"], *apart["structure"]]), ALL):
             chosen = kept if structure == ALL else kept[kept["structure"] == structure]
-            records += [{"structure": structure} | record for record in _contrasts(chosen, causes)]
+            group = apart if structure == ALL else apart[apart["structure"] == structure]
+            made = _contrasts(chosen, same) if same else []
+            if len(same) == 1:  # alone it has an effect, and nothing to share
+                made = [record for record in made if record["kind"] == "effect"]
+            records += [{"structure": structure} | record for record in (*made, *_group_differences(group, others))]
     table = pd.DataFrame(records, columns=COLUMNS).astype({"k": "Int64"})
     keys = ["backbone", "budget", "scenario", "track", "method", "k", "structure"]
     return table.sort_values(keys, kind="stable", ignore_index=True)
@@ -110,19 +125,50 @@ def _in_every_cell(rows: pd.DataFrame, causes: Sequence[str]) -> pd.DataFrame:
     return chosen[pd.MultiIndex.from_frame(chosen[keys]).isin(complete)]
 
 
+def _brings_others(rows: pd.DataFrame, cause: str) -> bool:
+    """Whether the patients of a cause are others than the source's, or some of them that were selected."""
+    of_cause, of_source = rows[rows["target"] == cause], rows[rows["target"] == rows["source"]]
+    return bool((of_cause["operator"] == RESELECT).any() or not of_cause["patient"].isin(of_source["patient"]).all())
+
+
+def _of_groups(rows: pd.DataFrame, cells: Sequence[str]) -> pd.DataFrame:
+    """DSC rows of the source and of the cells with other patients; none without such cells."""
+    own = rows[rows["target"].isin(cells) | (rows["target"] == rows["source"])]
+    return rows_of(own if cells else own.iloc[:0], "dsc")
+
+
+def _group_differences(rows: pd.DataFrame, cells: Sequence[str]) -> list[dict]:
+    """Source minus each cell with other patients, for every method."""
+    entries = entries_of(patient_table(rows)) if len(rows) else []
+    sources = {_who(entry): entry for entry in entries if entry.is_source_test}
+    records = []
+    for entry in entries:
+        source = sources.get(_who(entry))
+        if entry.target not in cells or source is None:
+            continue
+        found = unpaired_difference(source.scores, entry.scores)
+        line = {"kind": GROUP_DIFFERENCE, "causes": entry.target, "family": entry.family, "interval": "Welch"}
+        line |= bounds("drop", found) | {"n_patients": found.n_patients, "n_seeds": found.n_seeds}
+        records.append(dict(zip(_WHO, _who(entry), strict=True)) | line)
+    return records
+
+
+def _who(entry: Entry) -> tuple:
+    return tuple(getattr(entry, name) for name in _WHO)
+
+
 def _contrasts(rows: pd.DataFrame, causes: Sequence[str]) -> list[dict]:
     """The contrasts of every method on these rows."""
     by_method: dict[tuple, dict[Cell, Entry]] = {}
     for entry in entries_of(patient_table(rows)) if len(rows) else []:
         cell: Cell = frozenset() if entry.is_source_test else frozenset(entry.target.split(CELL_SIGN))
-        who = (entry.track, entry.backbone, entry.budget, entry.scenario, entry.method, entry.k)
-        by_method.setdefault(who, {})[cell] = entry
+        by_method.setdefault(_who(entry), {})[cell] = entry
     records = []
     for who, cells in by_method.items():
         table = _paired([cells.get(frozenset(cell)) for cell in _cells(causes)])
         if table is not None:
             families = {cause: cells[frozenset([cause])].family for cause in causes}
-            head = dict(zip(("track", "backbone", "budget", "scenario", "method", "k"), who, strict=True))
+            head = dict(zip(_WHO, who, strict=True))
             records += [head | line for line in _lines(table, causes, families, str(who))]
     return records
 

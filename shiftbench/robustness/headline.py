@@ -1,31 +1,39 @@
-"""One number per method and shift family, with ranks and ties."""
+"""One number per method and shift family, with ranks, ties and what the ranks are worth."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
+from shiftbench.rng import generator
 from shiftbench.robustness.constants import CONSTANTS
-from shiftbench.robustness.patients import RUN, Entry, entries_of, limits, matched, patient_table
-from shiftbench.stats import holm, pooled_interval
-from shiftbench.types import Family, Track
+from shiftbench.robustness.contests import LABELLED_TRACKS, OVERALL, UNRANKED_FAMILIES, Contest, Name, contests
+from shiftbench.robustness.patients import RUN, entries_of, limits, patient_table
+from shiftbench.stats import Interval, equivalent, holm, rank_distribution, rank_limits, tie_groups
 
-OVERALL = "overall"
-UNRANKED_FAMILIES = frozenset({Family.CONTROL, Family.FAULT})
+__all__ = ["COLUMNS", "LABELLED_TRACKS", "OVERALL", "UNRANKED_FAMILIES", "adjusted", "headline", "lines"]
+
+RANKS = ("rank", "tie_group", "rank_low", "rank_high", "p_rank_1", "tied_with_leader")
 COLUMNS = (
     *("track", "backbone", "budget", "family", "method", "k", "dsc", "dsc_low", "dsc_high"),
-    *("n_patients", "n_seeds", "conditional", "n_targets", "rank", "tie_group", "note"),
+    *("n_patients", "n_seeds", "conditional", "n_targets", *RANKS, "note"),
 )
-LABELLED_TRACKS = frozenset({Track.FEWSHOT, Track.REFERENCE})  # only these are ranked on annotation shifts
+_WHOLE = dict.fromkeys(("k", "rank", "tie_group", "rank_low", "rank_high"), "Int64")
 
 
 def headline(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per (track, backbone, budget), family and method: macro mean DSC over the targets of the family, rank.
 
     The family "overall" weighs the families equally. Controls and faults never enter; annotation targets are reported,
-    but enter neither rank nor "overall" of methods without target labels. Methods that do not differ from the leader
-    of their group (paired t, Holm over all pairs of the board) share `tie_group`. `note` says why a rank is missing.
+    but enter neither rank nor "overall" of methods without target labels. `note` says why a rank is missing.
+
+    One method beats another where the paired difference is not zero by a two-sided t test at 5 %, Holm over all pairs
+    of the contest. Methods that do not differ from the leader of their group share `tie_group`; `rank_low` and
+    `rank_high` leave room for all that do not differ. `p_rank_1` is the share of bootstrap samples of patients crossed
+    with seeds in which a method is first. `tied_with_leader` says that the 95 % interval of its difference to the best
+    method lies within `CONSTANTS.tie_margin`. Where `conditional`, all of this holds for the one trained model per
+    method only: it does not say that one method beats another.
 
     Args:
         rows: the columns of `shiftbench.types.Row`; the patients are needed to compare methods with each other.
@@ -33,97 +41,58 @@ def headline(rows: pd.DataFrame) -> pd.DataFrame:
     Raises:
         OutputError: see `patient_table`.
     """
-    boards: dict[tuple[str, str, str], list[Entry]] = {}
-    for entry in entries_of(patient_table(rows)):
-        if entry.family not in UNRANKED_FAMILIES:
-            boards.setdefault((entry.track, entry.backbone, entry.budget), []).append(entry)
-    records: list[dict] = []
-    for board, entries in sorted(boards.items()):
-        labelled = board[0] in LABELLED_TRACKS
-        families = sorted({entry.family for entry in entries})
-        pooled = [family for family in families if labelled or family != Family.ANNOTATION]
-        sections = [
-            ([family], family, "" if family in pooled else "not ranked: no target labels") for family in families
-        ]
-        if pooled:
-            sections.append((pooled, OVERALL, ""))
-        head = dict(zip(("track", *RUN), board, strict=True))
-        for members, family, note in sections:
-            chosen = [entry for entry in entries if entry.family in members]
-            records += [head | {"family": family} | line for line in _board(chosen, note)]
-    return pd.DataFrame(records, columns=COLUMNS).astype({"k": "Int64", "rank": "Int64", "tie_group": "Int64"})
+    records = [line for contest in contests(entries_of(patient_table(rows))) for line in lines(contest)]
+    return pd.DataFrame(records, columns=COLUMNS).astype(_WHOLE)
 
 
-def _board(entries: Sequence[Entry], note: str) -> list[dict]:
-    """Lines of one family (or of all) of one leaderboard, best first."""
-    places = {(entry.family, *entry.place) for entry in entries}
-    weights = _target_weights(places)
-    methods: dict[tuple, dict[tuple, Entry]] = {}
-    for entry in entries:
-        methods.setdefault((entry.method, entry.k), {})[(entry.family, *entry.place)] = entry
-    lines, ranked = [], {}
-    for (method, k), own in methods.items():
-        interval = pooled_interval([e.scores for e in own.values()], [weights[place] for place in own])
-        reason = note or _unranked(own, places)
-        if not reason:
-            ranked[method, k] = own
-        line = {"method": method, "k": k} | limits("dsc", interval) | {"n_targets": len(own), "note": reason}
-        lines.append(line | {"rank": None, "tie_group": None})
-    lines.sort(key=lambda line: (-line["dsc"], line["method"], line["k"] or 0))
-    contenders = [line for line in lines if (line["method"], line["k"]) in ranked]
-    p = _pairwise_p(ranked, weights)
-    for line, group in zip(contenders, _tie_groups([(c["method"], c["k"]) for c in contenders], p), strict=True):
-        line["rank"] = 1 + sum(other["dsc"] > line["dsc"] for other in contenders)
-        line["tie_group"] = group
-    return lines
+def lines(contest: Contest) -> list[dict]:
+    """The rows of one contest, best first."""
+    head = dict(zip(("track", *RUN), contest.board, strict=True)) | {"family": contest.family}
+    found = []
+    for (method, k), own in contest.entries.items():
+        record = head | {"method": method, "k": k} | limits("dsc", contest.interval((method, k)))
+        record |= {"n_targets": len(own), "note": contest.reasons[method, k]} | dict.fromkeys(RANKS)
+        found.append(record)
+    found.sort(key=lambda line: (-line["dsc"], line["method"], line["k"] or 0))
+    contenders = [line for line in found if not line["note"]]
+    if contenders:
+        _rank(contest, contenders)
+    return found
 
 
-def _target_weights(places: set[tuple]) -> dict[tuple, float]:
-    """Families weigh the same, and so do the targets within one; a place begins with its family."""
-    families = [place[0] for place in places]
-    return {place: 1.0 / (len(set(families)) * families.count(place[0])) for place in places}
+def _rank(contest: Contest, contenders: list[dict]) -> None:
+    """Fills in the columns `RANKS` of the ranked lines, which are sorted."""
+    means = {(line["method"], line["k"]): line["dsc"] for line in contenders}
+    order = list(means)
+    differences = {frozenset((a, b)): contest.difference(a, b) for i, a in enumerate(order) for b in order[i + 1 :]}
+    p = adjusted(differences)
+    groups = tie_groups(order, p, CONSTANTS.tie_p)
+    reach = rank_limits(means, p, CONSTANTS.tie_p)
+    first = _first(contest)
+    for name, line, group in zip(order, contenders, groups, strict=True):
+        to_leader = differences.get(frozenset((order[0], name)))
+        line |= {
+            "rank": 1 + sum(mean > line["dsc"] for mean in means.values()),
+            "tie_group": group,
+            "rank_low": reach[name][0],
+            "rank_high": reach[name][1],
+            "p_rank_1": first.get(name),
+            "tied_with_leader": name == order[0]
+            or (to_leader is not None and equivalent(to_leader, CONSTANTS.tie_margin)),
+        }
 
 
-def _unranked(own: Mapping[tuple, Entry], places: set[tuple]) -> str:
-    """Why a method has no rank on this board, or an empty string."""
-    lacking = len(places) - sum(entry.ranked for entry in own.values())
-    if lacking:
-        return f"not ranked: not applicable or not scored on {lacking} of {len(places)} targets"
-    for family in sorted({entry.family for entry in own.values()}):
-        n = len({patient for e in own.values() if e.family == family for patient in e.scores.columns})
-        if n < CONSTANTS.min_patients:
-            return f"not ranked: {n} patients in family {family}, fewer than {CONSTANTS.min_patients}"
-    return ""
-
-
-def _pairwise_p(methods: Mapping[tuple, Mapping[tuple, Entry]], weights: Mapping[tuple, float]) -> dict:
+def adjusted(differences: Mapping[frozenset, Interval | None]) -> dict[frozenset, float]:
     """Holm-adjusted two-sided p of each pair of methods (1 where two share no seed)."""
-    names = sorted(methods, key=str)
-    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    p = [_difference_p(methods[a], methods[b], weights) for a, b in pairs]
-    return {frozenset(pair): value for pair, value in zip(pairs, holm(p), strict=True)}
+    p = [None if found is None else found.p_differs() for found in differences.values()]
+    return dict(zip(differences, holm([1.0 if value is None else value for value in p]).tolist(), strict=True))
 
 
-def _difference_p(a: Mapping[tuple, Entry], b: Mapping[tuple, Entry], weights: Mapping[tuple, float]) -> float:
-    tables, shares = [], []
-    for place, entry in a.items():
-        pair = matched(entry.scores, b[place].scores)
-        if pair is None:
-            return 1.0
-        tables.append(pair[0] - pair[1])
-        shares.append(weights[place])
-    p = pooled_interval(tables, shares).p_differs()
-    return 1.0 if p is None else p
-
-
-def _tie_groups(order: Sequence[tuple], p: Mapping[frozenset, float]) -> list[int]:
-    """Group of each method, best first: those that do not differ from the best one still without a group join it."""
-    groups: dict[tuple, int] = {}
-    for leader in order:
-        if leader in groups:
-            continue
-        number = 1 + len(set(groups.values()))
-        for name in order:
-            if name not in groups and (name == leader or p[frozenset((leader, name))] >= CONSTANTS.tie_p):
-                groups[name] = number
-    return [groups[name] for name in order]
+def _first(contest: Contest) -> dict[Name, float]:
+    """Probability of rank 1 of each ranked method; empty where they have no complete scores in common."""
+    aligned = contest.aligned(merged=True)
+    if aligned is None:
+        return {}
+    rng = generator(0, "ranks", *contest.board, contest.family)
+    shares = rank_distribution(aligned.scores, aligned.patients, aligned.weights, rng=rng)
+    return dict(zip(contest.ranked, shares[:, 0].tolist(), strict=True))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from shiftbench.errors import OutputError
@@ -91,12 +92,13 @@ def patient_table(rows: pd.DataFrame, metric: str = "dsc", definition: str | Non
 
 
 def rows_of(rows: pd.DataFrame, metric: str, definition: str | None = None) -> pd.DataFrame:
-    """Rows of one metric in one definition (its primary one if None), one per thing that is scored."""
+    """Rows of one metric in one definition (the primary one if None), one per thing scored, in an order of its own."""
     missing = set(_NEEDED) - set(rows.columns)
     if missing:
         raise OutputError(f"rows without the columns {', '.join(sorted(missing))}", remedy="give the rows of a run")
     chosen = rows[(rows["metric"] == metric) & (rows["definition"] == (definition or METRICS[metric].definition))]
     chosen = chosen.astype({"level": float, "k": float, "value": float})
+    chosen = chosen.sort_values(["draw", "case", "structure"], kind="stable")  # sums that do not depend on the order
     key = [*ENTRY, "seed", "draw", "case", "structure"]
     twice = chosen.duplicated(key)
     if twice.any():
@@ -157,16 +159,30 @@ def _refuse_unequal_case_sets(scored: pd.DataFrame) -> None:
 
 def entries_of(patients: pd.DataFrame) -> list[Entry]:
     """Entries in the order of their keys; the draws of a few-shot method are averaged within each seed."""
+    grouped = patients.groupby(ENTRY, dropna=False, sort=True)
+    score = patients["score"].to_numpy(float)
+    seeds, seed_names = pd.factorize(patients["seed"], sort=True)
+    people, people_names = pd.factorize(patients["patient"], sort=True)
+    ranked, value, unit = (patients[name].to_numpy() for name in ("ranked", *_SHIFT))
     entries = []
-    for key, group in patients.groupby(ENTRY, dropna=False, sort=True):
-        first = group.iloc[0]
+    for key, index in grouped.indices.items():
+        first = index[0]
+        rows, row = np.unique(seeds[index], return_inverse=True)
+        columns, column = np.unique(people[index], return_inverse=True)
+        cell, size = row * len(columns) + column, (len(rows), len(columns))
+        count = np.bincount(cell, minlength=size[0] * size[1])
+        total = np.bincount(cell, score[index], minlength=size[0] * size[1])
+        with np.errstate(invalid="ignore"):  # a seed that has not a patient: 0 / 0
+            table = (total / count).reshape(size)
         entries.append(
             Entry(
                 **dict(zip(ENTRY, plain(key), strict=True)),
-                scores=group.groupby(["seed", "patient"])["score"].mean().unstack(),
-                ranked=bool(first["ranked"]),
-                value=plain([first["level_value"]])[0],
-                unit=plain([first["level_unit"]])[0],
+                scores=pd.DataFrame(
+                    table, pd.Index(seed_names[rows], name="seed"), pd.Index(people_names[columns], name="patient")
+                ),
+                ranked=bool(ranked[first]),
+                value=plain([value[first]])[0],
+                unit=plain([unit[first]])[0],
             )
         )
     return entries
@@ -179,6 +195,8 @@ def plain(values: Sequence) -> tuple:
 
 def matched(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     """Both tables on the seeds that they share, or None where they share no seed or have other patients."""
+    if a.index.equals(b.index) and a.columns.equals(b.columns):
+        return a, b
     seeds = a.index.intersection(b.index)
     if not len(seeds) or set(a.columns) != set(b.columns):
         return None

@@ -26,6 +26,15 @@ def outside_streams(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["stream"].isna()] if "stream" in rows else rows
 
 
+def entries_alone(rows: pd.DataFrame, metric: str = "dsc") -> list[Entry]:
+    """Every method on every target on its own.
+
+    Raises:
+        OutputError: see `patient_table`.
+    """
+    return entries_of(patient_table(outside_streams(rows), metric))
+
+
 def streams(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per stream and method: mean DSC over the stream, spread over its orders, gain above source-only.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from shiftbench.robustness.constants import CONSTANTS, ORACLE, SOURCE_ONLY
+from shiftbench.robustness.drops import drop
 from shiftbench.robustness.patients import (
     ENTRY,
     RUN,
@@ -21,8 +22,11 @@ from shiftbench.robustness.patients import (
     plain,
     rows_of,
 )
-from shiftbench.stats import holm, mean_interval, paired_difference, share_interval, unpaired_difference
-from shiftbench.types import FAILURES, Family, Status
+from shiftbench.robustness.ratios import ratio_interval
+from shiftbench.robustness.recovery import GAP, recoverable, recovered_part
+from shiftbench.robustness.transfer import is_source_reference
+from shiftbench.stats import Interval, holm, mean_interval, paired_difference, share_interval
+from shiftbench.types import FAILURES, Status
 
 _COUNTED = (Status.OK, Status.MISSED, Status.FP_ON_NEGATIVE, Status.BOTH_EMPTY, Status.NOT_APPLICABLE)
 
@@ -35,7 +39,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     (method - source-only) / (oracle - source-only) as a ratio of means, given only where the lower bound of the gap
     exceeds `CONSTANTS.gap_floor` (`gap_status` says "ok", "no gap" or "no oracle"). `harmed_percent` is the share of
     patients who lose more than `CONSTANTS.harm` against source-only of the same seed; `harmed_by_reseeding_percent` is
-    that share for source-only against source-only of another seed. `audit` marks a method above the oracle.
+    that share for source-only against source-only of another seed. `harm_excess_percent` is the first minus the second
+    on the same seeds and patients, and harm is claimed (`harm_claimed`) where its lower limit exceeds 0; with one seed
+    there is neither. `audit` marks a method above the oracle.
     `negative_cases` counts the structures of the cases whose reference is empty, each prediction once, and
     `false_positives` those of them with a prediction that is not empty or failed; they enter no mean.
 
@@ -46,7 +52,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     nsd = _nsd_means(rows)
     counts = _status_counts(rows)
     peers = {(e.backbone, e.budget, *e.place, e.method): e for e in entries}
-    sources = {(e.backbone, e.budget, e.scenario, e.source): e for e in entries if _is_source_reference(e)}
+    sources = {(e.backbone, e.budget, e.scenario, e.source): e for e in entries if is_source_reference(e)}
     records, above = [], []
     for entry in entries:
         place = (entry.backbone, entry.budget, *entry.place)
@@ -68,10 +74,6 @@ def _nsd_means(rows: pd.DataFrame) -> dict[tuple, float]:
     return {e.identity: float(np.nanmean(e.scores.to_numpy())) for e in entries_of(patient_table(rows, "nsd"))}
 
 
-def _is_source_reference(entry: Entry) -> bool:
-    return entry.method == SOURCE_ONLY and entry.is_source_test
-
-
 def _described(entry: Entry) -> dict:
     return dict(zip(ENTRY, entry.identity, strict=True)) | {"level_value": entry.value, "level_unit": entry.unit}
 
@@ -79,40 +81,25 @@ def _described(entry: Entry) -> dict:
 def _drop(entry: Entry, source: Entry | None) -> dict:
     if source is None:
         return bounds("drop", None) | {"drop_paired": None}
-    patients = entry.scores.columns
-    # A level may be beyond the reach of some patients: the others are compared with themselves.
-    within = entry.family != Family.REAL and patients.isin(source.scores.columns).all()
-    pair = matched(source.scores[patients], entry.scores) if within else None
-    interval = paired_difference(*pair) if pair else unpaired_difference(source.scores, entry.scores)
-    return bounds("drop", interval) | {"drop_paired": pair is not None}
+    difference, paired = drop(entry, source)
+    return bounds("drop", difference) | {"drop_paired": paired}
 
 
 def _recovery(entry: Entry, source_only: Entry | None, oracle: Entry | None) -> dict:
     """Oracle gap and recovered share; the interval of the ratio is that of its linearisation."""
-    blank = bounds("gap", None) | bounds("recovered_percent", None)
-    pair = matched(oracle.scores, source_only.scores) if oracle and source_only else None
-    if pair is None:
-        return blank | {"gap_status": "no oracle"}
-    best, base = pair
-    gap = paired_difference(best, base)
-    if gap.low is None or gap.low <= CONSTANTS.gap_floor:
-        return blank | bounds("gap", gap) | {"gap_status": "no gap"}
-    record = blank | bounds("gap", gap) | {"gap_status": "ok"}
-    pair = matched(entry.scores, base)
-    if pair is None:
+    gap, status = recoverable(source_only, oracle)
+    record = bounds("recovered_percent", None) | bounds("gap", gap) | {"gap_status": status}
+    parts = recovered_part(entry, source_only, oracle) if status == GAP else None
+    if parts is None:
         return record
-    own, base = pair
-    gain, width = own - base, best.loc[own.index, own.columns] - base
-    mean_width = float(np.nanmean(width.to_numpy()))
-    ratio = float(np.nanmean(gain.to_numpy())) / mean_width
-    interval = mean_interval(ratio + (gain - ratio * width) / mean_width)
-    return record | bounds("recovered_percent", interval, 100.0)
+    return record | bounds("recovered_percent", ratio_interval(*([part] for part in parts)), 100.0)
 
 
 def _harm(entry: Entry, source_only: Entry | None) -> dict:
     pair = matched(entry.scores, source_only.scores) if source_only else None
     if source_only is None or pair is None:
-        return bounds("harmed_percent", None) | {"harmed_small_percent": None, "harmed_by_reseeding_percent": None}
+        shares = {"harmed_small_percent": None, "harmed_by_reseeding_percent": None}
+        return bounds("harmed_percent", None) | shares | bounds("harm_excess_percent", None) | {"harm_claimed": None}
     own, base = pair
     loss = (base - own).to_numpy()
     n = int((~np.isnan(loss)).any(axis=0).sum())
@@ -120,10 +107,37 @@ def _harm(entry: Entry, source_only: Entry | None) -> dict:
     scores = source_only.scores.to_numpy()
     n_seeds = len(scores)
     reseeded = [scores[i] - scores[j] for i in range(n_seeds) for j in range(n_seeds) if i != j]
+    excess = _harm_excess(own, base, source_only.scores)
     return bounds("harmed_percent", share, 100.0) | {
         "harmed_small_percent": 100.0 * _share_above(loss, CONSTANTS.harm_small),
         "harmed_by_reseeding_percent": 100.0 * _share_above(np.array(reseeded), CONSTANTS.harm) if reseeded else None,
+        **bounds("harm_excess_percent", excess, 100.0),
+        "harm_claimed": None if excess is None or excess.low is None else excess.low > 0,
     }
+
+
+def _harm_excess(own: pd.DataFrame, base: pd.DataFrame, every_seed: pd.DataFrame) -> Interval | None:
+    """Share of patients harmed minus the share that another seed of source-only harms, paired by seed and patient.
+
+    None with one seed of source-only: what training again would cost is not known then.
+    """
+    if len(every_seed) < 2:
+        return None
+    excess = []
+    for seed in base.index:
+        others = every_seed.drop(index=seed)[base.columns]
+        reseeded = _harmed(base.loc[[seed]].to_numpy() - others.to_numpy())  # (other seeds, patients)
+        seen = np.isfinite(reseeded).any(axis=0)
+        by_reseeding = np.full(reseeded.shape[1], np.nan)
+        by_reseeding[seen] = np.nanmean(reseeded[:, seen], axis=0)
+        excess.append(_harmed((base.loc[seed] - own.loc[seed]).to_numpy()) - by_reseeding)
+    values = np.array(excess)
+    return mean_interval(values) if np.isfinite(values).any() else None
+
+
+def _harmed(loss: np.ndarray) -> np.ndarray:
+    """1 where the loss exceeds what is harm, else 0; NaN where it is not known."""
+    return np.where(np.isnan(loss), np.nan, loss > CONSTANTS.harm)
 
 
 def _share_above(loss: np.ndarray, limit: float) -> float:

@@ -30,7 +30,8 @@ class ScoredCase:
         drawn: whose reference it is scored against, and the key of that (another patient's in the impossible control).
         structures: in label order.
         layout: of the task.
-        options: "calibration" and "radiomics", as the scenario has them.
+        options: "calibration" and "radiomics", as the scenario has them; "estimates" of an estimator, "selection" of a
+            method that is one of several configurations.
     """
 
     store: Store

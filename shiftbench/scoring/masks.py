@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shiftbench.metrics import Score, metrics_of, score_case
+from shiftbench.metrics import Score, metrics_of, score_case, unit_of
 from shiftbench.scoring.case import ScoredCase, row
 from shiftbench.types import Status
 
@@ -31,7 +31,7 @@ def absent_mask_rows(case: ScoredCase, reason: str) -> list[dict[str, Any]]:
     """Rows of a case that a method or an acquisition has no meaning for."""
     return [
         row(
-            *(structure.name, metric, definition, case.unit if scorer.unit == "mm" else scorer.unit),
+            *(structure.name, metric, definition, unit_of(scorer, case.unit, len(case.spacing))),
             Status.NOT_APPLICABLE,
             tolerance=structure.tolerance if metric == "nsd" else None,
             detail=reason,

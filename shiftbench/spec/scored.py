@@ -52,6 +52,10 @@ class Radiomics(Model):
 
     Attributes:
         features: "basic" (first-order and shape) or "ibsi" (all that MIRP has, by the extra `shiftbench[radiomics]`).
+        channel: of the image that is measured.
+        lesion_min_voxels: a lesion of the reference with fewer is not measured on its own.
     """
 
     features: Literal["basic", "ibsi"] = "basic"
+    channel: Annotated[int, Field(ge=0)] = 0
+    lesion_min_voxels: Annotated[int, Field(ge=1)] = 8

@@ -1,4 +1,4 @@
-"""Intervals and tests for scores of patients crossed with seeds.
+"""Intervals of means of patients crossed with seeds.
 
 A table of scores has one row per seed (a trained model) and one column per patient; every patient is predicted by
 every seed, so the two are crossed and neither may be resampled or counted as if it were the other's replicate.
@@ -6,7 +6,7 @@ every seed, so the two are crossed and neither may be resampled or counted as if
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,8 +70,32 @@ def mean_interval(values: ArrayLike | pd.DataFrame, level: float = 0.95) -> Inte
         raise ValueError("no values to average")
     if np.isnan(y).any():
         return pooled_interval([pd.DataFrame(y).dropna(how="all").dropna(axis=1, how="all")], level=level)
+    n_seeds, n = y.shape
+    if n < 2:
+        return _interval(float(y.mean()), None, None, n, n_seeds, level)
     variance, df = _two_way(y)
-    return _interval(float(y.mean()), variance, df, y.shape[1], y.shape[0], level)
+    return _interval(float(y.mean()), float(variance), float(df), n, n_seeds, level)
+
+
+def mean_limits(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means with the limits of `mean_interval`, for many tables at once.
+
+    Args:
+        values: shape (..., S, N) with N > 1 and no missing score.
+        level: of confidence.
+
+    Returns:
+        Means, lower and upper limits, shape (...).
+
+    Raises:
+        ValueError: there are fewer than two patients, or a score is missing.
+    """
+    y = np.asarray(values, float)
+    if y.shape[-1] < 2 or np.isnan(y).any():
+        raise ValueError("limits of many means need two patients and every score")
+    variance, df = _two_way(y)
+    mean, half = y.mean(axis=(-2, -1)), stdtrit(df, 0.5 + level / 2) * np.sqrt(variance)
+    return mean, mean - half, mean + half
 
 
 def pooled_interval(
@@ -80,7 +104,10 @@ def pooled_interval(
     """Weighted mean of the means of several targets, with an interval that knows which patients and seeds they share.
 
     Where all targets have the same seeds and patients the table is averaged first. Otherwise each value's share in the
-    result is summed per patient and per seed over all targets, and the variance is the two-way cluster variance.
+    result is summed per patient and per seed over all targets, and the variance is that of these sums: seeds plus
+    patients minus the residual, which both of them hold. Where a seed lacks patients or targets the residual cannot be
+    told apart, and the two-way cluster variance stands in: right where seeds have patients of their own, and somewhat
+    small where they share most of them.
 
     Args:
         tables: per target, scores with seeds as index and patients as columns; NaN where a seed has not a patient.
@@ -115,14 +142,26 @@ def paired_difference(a: ArrayLike | pd.DataFrame, b: ArrayLike | pd.DataFrame, 
     Raises:
         ValueError: the two have not the same cases.
     """
+    first, second = paired(a, b)
+    return mean_interval(first - second, level)
+
+
+def paired(a: ArrayLike | pd.DataFrame, b: ArrayLike | pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Both tables as arrays (S, N) with the same seeds and patients in the same places.
+
+    Raises:
+        ValueError: the two have not the same cases.
+    """
+    unequal = "unequal case sets: a paired difference needs the same seeds and patients"
     if isinstance(a, pd.DataFrame) and isinstance(b, pd.DataFrame):
         if set(a.index) != set(b.index) or set(a.columns) != set(b.columns):
-            raise ValueError("unequal case sets: a paired difference needs the same seeds and patients")
-        b = b.loc[a.index, a.columns]
+            raise ValueError(unequal)
+        if not (a.index.equals(b.index) and a.columns.equals(b.columns)):
+            b = b.loc[a.index, a.columns]
     first, second = np.atleast_2d(np.asarray(a, float)), np.atleast_2d(np.asarray(b, float))
     if first.shape != second.shape or (np.isnan(first) != np.isnan(second)).any():
-        raise ValueError("unequal case sets: a paired difference needs the same seeds and patients")
-    return mean_interval(first - second, level)
+        raise ValueError(unequal)
+    return first, second
 
 
 def unpaired_difference(a: ArrayLike | pd.DataFrame, b: ArrayLike | pd.DataFrame, level: float = 0.95) -> Interval:
@@ -132,24 +171,8 @@ def unpaired_difference(a: ArrayLike | pd.DataFrame, b: ArrayLike | pd.DataFrame
     if one.standard_error is None or two.standard_error is None:
         return _interval(one.mean - two.mean, None, None, n_patients, n_seeds, level)
     variances = np.array([one.standard_error**2, two.standard_error**2])
-    df = _satterthwaite(variances, np.array([one.df, two.df], float))
+    df = float(_satterthwaite(variances, np.array([one.df, two.df], float)))
     return _interval(one.mean - two.mean, float(variances.sum()), df, n_patients, n_seeds, level)
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's step-down adjusted p-values, in the order given.
-
-    Raises:
-        ValueError: a value is no probability.
-    """
-    p = np.asarray(p_values, float)
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError("a p-value lies outside [0, 1]")
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
 
 
 def share_interval(successes: float, n: int, level: float = 0.95) -> Interval:
@@ -167,69 +190,19 @@ def share_interval(successes: float, n: int, level: float = 0.95) -> Interval:
     return Interval(p, max(0.0, float(centre - half)), min(1.0, float(centre + half)), n, 1, False)
 
 
-@dataclass(frozen=True)
-class BootstrapInterval:
-    """A functional of means with percentile limits; `seed_limited` says that fewer than five seeds were resampled."""
-
-    estimate: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    seed_limited: bool
-
-
-def crossed_bootstrap(
-    values: ArrayLike | Sequence[np.ndarray],
-    functional: Callable[..., np.ndarray],
-    *,
-    resamples: int = 10_000,
-    rng: np.random.Generator,
-    level: float = 0.95,
-) -> BootstrapInterval:
-    """Percentile interval of any functional of means, resampling seeds and patients independently of each other.
-
-    One draw of seeds and one draw of patients serve all methods, so that pairs are kept.
-
-    Args:
-        values: shape (..., S, N), the leading axes being methods or levels on the same patients; or a list of such
-            arrays, one per domain, each with patients of its own and the same seeds.
-        functional: gets the means, shape (b, ...), one argument per domain; returns shape (b, ...).
-        resamples: number of bootstrap samples b.
-        rng: see `shiftbench.rng.generator`.
-        level: of confidence.
-    """
-    domains = (
-        [np.asarray(v, float) for v in values] if isinstance(values, list | tuple) else [np.asarray(values, float)]
-    )
-    n_seeds = domains[0].shape[-2]
-    if any(domain.shape[-2] != n_seeds for domain in domains):
-        raise ValueError("the domains have not the same number of seeds")
-    seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=resamples) / n_seeds  # (b, S)
-    means = []
-    for domain in domains:
-        n = domain.shape[-1]
-        patients = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n  # (b, N)
-        means.append(np.moveaxis((domain @ patients.T * seeds.T).sum(axis=-2), -1, 0))  # (b, ...)
-    sample = np.asarray(functional(*means))
-    tail = (1 - level) / 2
-    low, high = np.quantile(sample, [tail, 1 - tail], axis=0)
-    estimate = np.asarray(functional(*[domain.mean(axis=(-2, -1))[None] for domain in domains]))[0]
-    return BootstrapInterval(estimate, low, high, n_seeds < 5)
-
-
-def _two_way(y: np.ndarray) -> tuple[float | None, float | None]:
-    """Variance of the mean of a complete table (S, N) and its degrees of freedom."""
-    n_seeds, n = y.shape
-    if n < 2:
-        return None, None
-    patients = y.mean(axis=0) - y.mean()
-    ms_patients = n_seeds * float((patients**2).sum()) / (n - 1)
+def _two_way(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Variance of the mean of complete tables (..., S, N) with N > 1, and its degrees of freedom."""
+    n_seeds, n = y.shape[-2:]
+    centred = y - y.mean(axis=(-2, -1), keepdims=True)
+    patients = centred.mean(axis=-2)
+    ms_patients = n_seeds * (patients**2).sum(axis=-1) / (n - 1)
     if n_seeds == 1:
-        return ms_patients / n, n - 1.0
-    seeds = y.mean(axis=1) - y.mean()
-    ms_seeds = n * float((seeds**2).sum()) / (n_seeds - 1)
-    residual = y - y.mean() - seeds[:, None] - patients[None, :]
-    ms_residual = float((residual**2).sum()) / ((n_seeds - 1) * (n - 1))
-    parts = np.array([ms_seeds, ms_patients, -ms_residual]) / (n_seeds * n)
+        return ms_patients / n, np.full_like(ms_patients, n - 1)
+    seeds = centred.mean(axis=-1)
+    ms_seeds = n * (seeds**2).sum(axis=-1) / (n_seeds - 1)
+    residual = centred - seeds[..., :, None] - patients[..., None, :]
+    ms_residual = (residual**2).sum(axis=(-2, -1)) / ((n_seeds - 1) * (n - 1))
+    parts = np.stack([ms_seeds, ms_patients, -ms_residual]) / (n_seeds * n)
     return _largest(parts, np.array([n_seeds - 1, n - 1, (n_seeds - 1) * (n - 1)], float))
 
 
@@ -239,41 +212,57 @@ def _two_way_clusters(
     """Variance of a weighted mean of means of tables that share some patients or seeds, and its degrees of freedom."""
     if any(table.shape[1] < 2 for table in tables):
         return None, None
+    crossed = all(len(table) == len(seeds) and not table.isna().any(axis=None) for table in tables)
+    by_seed, by_patient = np.zeros(len(seeds)), np.zeros(len(patients))
     cells = np.zeros((len(seeds), len(patients)))
-    by_patient = np.zeros(len(patients))
     own, own_df = [], []
     for table, weight in zip(tables, weights, strict=True):
         values = table.to_numpy(float)
         part = np.nan_to_num(values - np.nanmean(values)) * weight / np.isfinite(values).sum()
         rows, columns = seeds.get_indexer(table.index), patients.get_indexer(table.columns)
-        cells[np.ix_(rows, columns)] += part
         n = table.shape[1]
         per_patient = part.sum(axis=0) * np.sqrt(n / (n - 1))
+        by_seed[rows] += part.sum(axis=1)
         by_patient[columns] += per_patient
+        cells[np.ix_(rows, columns)] += _residual(part) if crossed and len(seeds) > 1 else part
         own.append(float((per_patient**2).sum()))
         own_df.append(n - 1.0)
     v_patients = float((by_patient**2).sum())
-    df_patients = min(len(patients) - 1.0, _satterthwaite(np.array(own), np.array(own_df)))
+    df_patients = min(len(patients) - 1.0, float(_satterthwaite(np.array(own), np.array(own_df))))
     if len(seeds) == 1:
         return v_patients, df_patients
-    v_seeds = float((cells.sum(axis=1) ** 2).sum()) * len(seeds) / (len(seeds) - 1)
+    v_seeds = float((by_seed**2).sum()) * len(seeds) / (len(seeds) - 1)
     v_cells = float((cells**2).sum())
     df = np.array([len(seeds) - 1, df_patients, (len(seeds) - 1) * df_patients])
-    return _largest(np.array([v_seeds, v_patients, -v_cells]), df)
+    variance, freedom = _largest(np.array([v_seeds, v_patients, -v_cells]), df)
+    return float(variance), float(freedom)
 
 
-def _largest(parts: np.ndarray, df: np.ndarray) -> tuple[float, float]:
-    """The variance max(seeds + patients - residual, seeds, patients) from its parts, with Satterthwaite's df."""
-    seeds, patients = parts[0], parts[1]
-    if parts.sum() >= max(seeds, patients):
-        return float(parts.sum()), _satterthwaite(parts, df)
-    return (float(seeds), float(df[0])) if seeds > patients else (float(patients), float(df[1]))
+def _residual(part: np.ndarray) -> np.ndarray:
+    """What is left of a complete table (S, N) of mean 0 without seed and patient effects, scaled to be unbiased.
+
+    Whole cells in its place would count seeds and patients a second time, and take them off the variance.
+    """
+    n_seeds, n = part.shape
+    left = part - part.mean(axis=1, keepdims=True) - part.mean(axis=0, keepdims=True)
+    return left * np.sqrt(n_seeds * n / ((n_seeds - 1) * (n - 1)))
 
 
-def _satterthwaite(variances: np.ndarray, df: np.ndarray) -> float:
-    """Degrees of freedom of a sum of independent variance estimates."""
-    scale = float((variances**2 / df).sum())
-    return float(variances.sum()) ** 2 / scale if scale > 0 else float(df.max())
+def _largest(parts: np.ndarray, df: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The variance max(seeds + patients - residual, seeds, patients) from its parts (3, ...), with its df.
+
+    The difference alone is too small, or negative, where the estimate of the residual happens to be large.
+    """
+    total, larger = parts.sum(axis=0), parts[:2].max(axis=0)
+    whole = total >= larger
+    alone = np.where(parts[0] > parts[1], df[0], df[1])
+    return np.where(whole, total, larger), np.where(whole, _satterthwaite(parts, df), alone)
+
+
+def _satterthwaite(variances: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """Degrees of freedom of sums of independent variance estimates, which lie along the first axis."""
+    scale = np.tensordot(1 / df, variances**2, axes=1)
+    return np.where(scale > 0, variances.sum(axis=0) ** 2 / np.where(scale > 0, scale, 1.0), df.max())
 
 
 def _interval(

@@ -8,7 +8,9 @@ from typing import Any
 from shiftbench import materialise
 from shiftbench.cards import shift_card
 from shiftbench.domains import DatasetRef, Part
+from shiftbench.metrics import ScoredStructure
 from shiftbench.scoring import score_fold
+from shiftbench.selftest import refuse_broken_backends
 from shiftbench.shifts.settings import Step
 from shiftbench.store import Store
 from shiftbench.tasks import Task
@@ -40,7 +42,8 @@ def references(store: Store, key: str, task: Mapping[str, Any], _: Report) -> No
 
 
 def score(store: Store, key: str, task: Mapping[str, Any], _: Report) -> None:
-    """Scores of finished predictions."""
+    """Scores of finished predictions, by libraries that are seen to compute right."""
+    refuse_broken_backends({ScoredStructure(*structure).form for structure in task["structures"]})
     prediction = store.record("predict", task["predict"])
     test = Part.of(task["test"])
     rows = score_fold(

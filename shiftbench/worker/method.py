@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,12 @@ from shiftbench.errors import MethodError, NotApplicable
 from shiftbench.methods import LoadedMethod, from_payload
 from shiftbench.rng import digest, generator
 from shiftbench.store import Store
-from shiftbench.types import Access, Episode, LabelledSet, Method, Predictor, Status, UnlabelledSet
+from shiftbench.types import Access, Episode, LabelledSet, Method, Prediction, Predictor, Status, Track, UnlabelledSet
 from shiftbench.worker.cases import labelled, recipe_of, unlabelled
+from shiftbench.worker.estimate import StoredImages, estimates
 from shiftbench.worker.kept import kept
 from shiftbench.worker.memory import PeakMemory
+from shiftbench.worker.selection import MIRRORED, SourceProportions, selection_facts, source_proportions
 from shiftbench.worker.training import Report, load_state, prepare, train
 
 
@@ -35,6 +39,9 @@ def _predict(store: Store, key: str, task: Mapping[str, Any], report: Report) ->
     if "not_applicable" in task:
         raise NotApplicable(task["not_applicable"].rstrip("."))
     loaded = from_payload(task["method"])
+    if loaded.method.track is Track.ESTIMATE:
+        _estimate(store, key, task, loaded)
+        return
     stream = _Stream(store, loaded, task)
     record: dict[str, Any] = {"cases": {}}
     with store.workspace() as folder:
@@ -46,11 +53,28 @@ def _predict(store: Store, key: str, task: Mapping[str, Any], report: Report) ->
             if arrays:
                 np.savez_compressed(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]
         record["seconds_adapt"] = stream.seconds_adapt
-        bad = {c: e for c, e in record["cases"].items() if e["status"] != Status.OK}
-        if bad:
-            store.publish_partial("predict", key, folder)
-            raise FailedCases(record["cases"], bad)
-        store.publish("predict", key, record, folder)
+        _publish(store, key, record, folder)
+
+
+def _estimate(store: Store, key: str, task: Mapping[str, Any], loaded: LoadedMethod) -> None:
+    """What an estimator expects on the images of one fold."""
+    model, sidecar = load_state(store, task["state"], task["device"])
+    access = granted(store, task, loaded.method, sidecar, instances=model.task.counts_instances)
+    places = list(_places(store, task))
+    images = StoredImages(store, places, task["device"])
+    entries = estimates(loaded, model, access, images, task["device"])
+    record = {"cases": {name: entry for (name, *_), entry in zip(places, entries, strict=True)}}
+    with store.workspace() as folder:
+        _publish(store, key, record, folder)
+
+
+def _publish(store: Store, key: str, record: dict[str, Any], folder: Path) -> None:
+    """Publishes the record of a fold; with a failed case it stays an attempt, of which the other cases are kept."""
+    bad = {c: e for c, e in record["cases"].items() if e["status"] != Status.OK}
+    if bad:
+        store.publish_partial("predict", key, folder)
+        raise FailedCases(record["cases"], bad)
+    store.publish("predict", key, record, folder)
 
 
 class FailedCases(Exception):
@@ -80,8 +104,10 @@ class _Stream:
         arrays: dict[str, np.ndarray] = {}
         facts: dict[str, Any] = {}
         status, detail = Status.OK, ""
+        prediction = None
         try:
-            arrays, facts = self._decoded(image)
+            prediction = self._predicted(image)
+            arrays, facts = self._decoded(prediction, image)
         except NotApplicable:
             raise
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -93,9 +119,11 @@ class _Stream:
             status, detail = Status.FAILED, f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - started
         record = {"status": str(status), "detail": detail, "seconds": seconds, "peak_mb": peak.megabytes()}
+        if status is Status.OK and prediction is not None and "select" in self.task:
+            facts = {**facts, "selection": self._selection(prediction, image)}
         return arrays, {**record, **facts}
 
-    def _decoded(self, image: torch.Tensor) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def _predicted(self, image: torch.Tensor) -> Prediction:
         if self.broken is not None:
             raise self.broken
         episodic = self.loaded.method.episode is Episode.EPISODIC
@@ -111,11 +139,36 @@ class _Stream:
                 raise
             self.seconds_adapt += time.perf_counter() - started
         assert self.predictor is not None
-        prediction = self.predictor(image.clone())
+        return self.predictor(image.clone())
+
+    def _decoded(self, prediction: Prediction, image: torch.Tensor) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         labels, instances = decode_prediction(prediction, image, self.model.task)
         arrays, facts = kept(prediction, labels, self.model.task, self.task.get("keep", ()))
         counted = {} if instances is None else {"instances": instances}
         return {"labels": labels, **counted, **arrays}, facts
+
+    def _selection(self, prediction: Prediction, image: torch.Tensor) -> dict[str, Any]:
+        """The label-free score of one prediction, which needs that for the mirrored image.
+
+        Only methods without state over cases are asked, so that no other prediction changes. Its costs are not those
+        of the case.
+        """
+        spent = self.seconds_adapt
+        try:
+            view = image.flip(MIRRORED)
+            mirrored = self._predicted(view)
+            decode_prediction(mirrored, view, self.model.task)
+            return selection_facts(self.source, prediction, mirrored)
+        except Exception as error:  # whatever a method's code does; the prediction itself stands
+            return {"failed": f"{type(error).__name__}: {error}"}
+        finally:
+            self.seconds_adapt = spent
+
+    @cached_property
+    def source(self) -> SourceProportions:
+        """What the model that the method starts from predicts on source-val."""
+        part = Part.of(self.task["select"])
+        return source_proportions(self.model, unlabelled(self.store, part, self.task["device"]))
 
 
 def _content(image: torch.Tensor) -> str:

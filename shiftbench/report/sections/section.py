@@ -26,6 +26,7 @@ class Section:
         table: all of it, for the file.
         head: of the columns that are shown; the first `left` are text.
         body: cells that are shown.
+        on_terminal: whether the cells are printed; otherwise they stand on the page and in the file alone.
     """
 
     file: str
@@ -36,6 +37,7 @@ class Section:
     head: tuple[str, ...]
     body: tuple[tuple[str, ...], ...]
     left: int
+    on_terminal: bool = True
 
 
 def method_cell(row) -> str:
@@ -69,11 +71,13 @@ def write_sections(made: Sequence[Section], folder: Path) -> list[Path]:
 
 
 def print_sections(console: Console, made: Sequence[Section]) -> None:
-    """Prints the sections, alarms first."""
+    """Prints the sections that are short enough for a terminal, alarms first."""
     for section in made:
         if section.alarm:
             console.print(f"\n[bold red]{escape(section.alarm)}[/bold red]")
     for section in made:
+        if not section.on_terminal or not section.body:
+            continue
         grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
         for i, name in enumerate(section.head):
             grid.add_column(name, justify="left" if i < section.left else "right", overflow="fold")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from shiftbench.errors import ShiftBenchError
@@ -36,6 +37,7 @@ class Listing(StrEnum):
     SHIFTS = "shifts"
     BACKBONES = "backbones"
     METRICS = "metrics"
+    FEATURES = "features"
     DATASETS = "datasets"
 
 
@@ -104,9 +106,11 @@ def list_(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> Non
     from shiftbench import listings
 
     head, lines = listings.TABLES[what]()
-    table = Table(*head, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(head):
+        table.add_column(name, overflow="fold", no_wrap=i == 0)  # a name can be copied
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*(escape(cell) for cell in line))
     console.print(table)
 
 

@@ -65,11 +65,23 @@ def backbones() -> tuple[tuple[str, ...], Lines]:
 
 
 def metrics() -> tuple[tuple[str, ...], Lines]:
-    """Scorers with unit, direction and the rule for undefined cases."""
-    from shiftbench.metrics.scorers import METRICS
+    """Scorers with what they are of, unit, direction, definitions and the rule for undefined cases."""
+    from shiftbench.metrics.scorers import GROUPS
 
-    lines: Lines = [(name, s.unit, s.direction, s.definition, s.undefined) for name, s in METRICS.items()]
-    return ("name", "unit", "better", "definition", "undefined cases"), lines
+    lines: Lines = [
+        (name, of, s.unit, s.direction, ", ".join(s.definitions), s.undefined)
+        for of, scorers in GROUPS.items()
+        for name, s in scorers.items()
+    ]
+    return ("name", "of", "unit", "better", "definitions", "undefined cases"), lines
+
+
+def features() -> tuple[tuple[str, ...], Lines]:
+    """Radiomic features, as the metrics of rows name them."""
+    from shiftbench.metrics.features import FEATURES, PREFIX
+
+    lines: Lines = [(f"{PREFIX}{name}", f.kind, f.unit, f.ibsi) for name, f in FEATURES.items()]
+    return ("name", "kind", "unit", "IBSI"), lines
 
 
 def datasets() -> tuple[tuple[str, ...], Lines]:
@@ -91,5 +103,6 @@ TABLES: dict[str, Callable[[], tuple[tuple[str, ...], Lines]]] = {
     "shifts": shifts,
     "backbones": backbones,
     "metrics": metrics,
+    "features": features,
     "datasets": datasets,
 }

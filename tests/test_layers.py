@@ -88,7 +88,7 @@ def loaded_by(code: str) -> set[str]:
 HEAVY = {"torch", "monai", "torchio", "pandas"}
 
 
-@pytest.mark.parametrize("what", ["scenarios", "methods", "shifts", "metrics", "datasets"])
+@pytest.mark.parametrize("what", ["scenarios", "methods", "shifts", "backbones", "metrics", "features", "datasets"])
 def test_listing_does_not_import_heavy_libraries(what):
     assert not loaded_by(f"from shiftbench.listings import TABLES\nassert TABLES[{what!r}]()[1]\nprint()") & HEAVY
 

@@ -186,7 +186,7 @@ def test_p_values_are_corrected_over_methods_and_structures():
 
 def test_a_solved_control_is_shouted_at_the_top_of_the_page_and_enters_no_other_table():
     rows = controlled({"erm": 0.45, "tent_bn": 0.7})
-    (section,) = sections(rows)
+    section = sections(rows)[0]
     assert section.alarm.startswith("THE IMPOSSIBLE CONTROL WAS SOLVED by tent_bn") and "YES" in section.body[-1]
     source = make_rows(patients=20, seeds=(0, 1), methods=("erm", "tent_bn"), levels=(3,))
     plain = source[source["scenario"].isin(["hilum", "noise"])]

@@ -71,5 +71,5 @@ def test_a_failure_is_zero_and_parts_without_a_value_enter_no_mean():
 
 def test_the_page_has_a_section_of_instances_where_they_are_counted():
     files = [section.file for section in sections(rows_with(lambda method, patient: {}))]
-    assert files == ["segments.csv"]
-    assert not sections(make_rows(patients=4, methods=("erm",)))
+    assert "segments.csv" in files
+    assert "segments.csv" not in [section.file for section in sections(make_rows(patients=4, methods=("erm",)))]

@@ -125,17 +125,19 @@ SELECTION: Mapping[str, Scorer] = {
     "vanished": Scorer(1, "1", "lower", None, "null after a failure", ("predicted",)),
 }
 
-METRICS: Mapping[str, Scorer] = {
-    **SCORERS,
-    **TUBE_SCORERS,
-    **LESION_SCORERS,
-    **SEGMENT_SCORERS,
-    **INSTANCE_SCORERS,
-    **CALIBRATION_SCORERS,
-    **CONFIDENCE_SCORERS,
-    **ESTIMATE,
-    **SELECTION,
+# All of them, by what has them; the names differ.
+GROUPS: Mapping[str, Mapping[str, Scorer]] = {
+    "every structure": SCORERS,
+    "tubes": TUBE_SCORERS,
+    "lesions": LESION_SCORERS,
+    "segments": SEGMENT_SCORERS,
+    "instances": INSTANCE_SCORERS,
+    "[calibration]": CALIBRATION_SCORERS,
+    "every prediction": CONFIDENCE_SCORERS,
+    "estimators": ESTIMATE,
+    "configurations": SELECTION,
 }
+METRICS: Mapping[str, Scorer] = {name: scorer for group in GROUPS.values() for name, scorer in group.items()}
 
 
 def unit_of(scorer: Scorer, spacing_unit: Literal["mm", "px"], axes: int) -> str:

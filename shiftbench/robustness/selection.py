@@ -77,7 +77,7 @@ def selection(rows: pd.DataFrame) -> pd.DataFrame:
 def _groups(rows: pd.DataFrame) -> dict[tuple, list[str]]:
     """(track, backbone, budget, scenario, entry, k) to the names of its configurations, where there are several."""
     who = rows[["track", *RUN, "scenario", "method", "k"]].astype({"k": float}).drop_duplicates()
-    who = who.assign(entry=who["method"].str.partition(":")[0])
+    who = who.assign(entry=[name.partition(":")[0] for name in who["method"]])
     grouped = who.groupby(["track", *RUN, "scenario", "entry", "k"], dropna=False, sort=True)["method"]
     return {plain(key): sorted(names) for key, names in grouped if len(names) > 1}
 

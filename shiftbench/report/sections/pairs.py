@@ -37,4 +37,4 @@ def section(rows: pd.DataFrame) -> Section:
         for row in shown.itertuples()
     )
     head = ("Leaderboard", "First", "Other", "Difference", "p (Holm)", "Tied", "p (ranks)", "Patients x seeds")
-    return Section("pairs.csv", "How far the first is ahead", WORDS, "", table, head, body, 3)
+    return Section("pairs.csv", "How far the first is ahead", WORDS, "", table, head, body, 3, on_terminal=False)

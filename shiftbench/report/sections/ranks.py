@@ -6,7 +6,8 @@ import pandas as pd
 
 from shiftbench.report.cells import first
 from shiftbench.report.sections.section import Section, method_cell, number_cell
-from shiftbench.report.words import FAMILY_NAMES, TRACK_NAMES
+from shiftbench.report.words import TRACK_NAMES
+from shiftbench.robustness.contests import OVERALL
 from shiftbench.robustness.patients import RUN
 from shiftbench.robustness.ranking import MEAN, ranking_sensitivity
 from shiftbench.robustness.streams import outside_streams
@@ -16,17 +17,18 @@ WORDS = (
     " seeds) in which it is first; and who would be first if scores were put together in another way: by the mean rank"
     " per patient, by the median, without one target, by the mean rank of DSC and NSD, or by one of them. tau: smallest"
     " Kendall correlation of these rankings with that by the mean. One seed: it holds for these trained models alone."
-    " The file has every ranking."
+    " The file has every ranking, of families too."
 )
 SHOWN = 3  # views named in a cell; the file has all
 
 
 def section(rows: pd.DataFrame) -> Section:
-    """All views and methods in the file; on the page one line per leaderboard and family."""
+    """All families, views and methods in the file; on the page one line per leaderboard, of all families together."""
     table = ranking_sensitivity(outside_streams(rows))
-    body = tuple(_line(own) for _, own in table.groupby(["track", *RUN, "family"], sort=False))
-    head = ("Leaderboard", "Family", "First by the mean", "First otherwise", "Ranks", "P(rank 1)", "tau")
-    return Section("ranks.csv", "What the ranks are worth", WORDS, "", table, head, body, 4)
+    overall = table[table["family"] == OVERALL]
+    body = tuple(_line(own) for _, own in overall.groupby(["track", *RUN], sort=False))
+    head = ("Leaderboard", "First by the mean", "First otherwise", "Ranks", "P(rank 1)", "tau")
+    return Section("ranks.csv", "What the ranks are worth", WORDS, "", table, head, body, 3)
 
 
 def _line(own: pd.DataFrame) -> tuple[str, ...]:
@@ -38,10 +40,9 @@ def _line(own: pd.DataFrame) -> tuple[str, ...]:
     others = {view: _names(same) for view, same in changed.groupby("view", sort=False)}
     named = [f"{view}: {names}" for view, names in list(others.items())[:SHOWN]]
     rest = [f"and {len(others) - SHOWN} more"] if len(others) > SHOWN else []
-    track, family = str(one["track"]), str(one["family"])
+    track = str(one["track"])
     return (
         f"{TRACK_NAMES.get(track, track)} · {one['backbone']} · {one['budget']}",
-        FAMILY_NAMES.get(family, family).lower(),
         _names(winners) + (" (one seed)" if one["conditional"] else ""),
         "; ".join([*named, *rest]) or "no other",
         f"{low if low == high else f'{low}-{high}'} of {one['n_ranked']}",

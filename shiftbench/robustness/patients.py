@@ -12,7 +12,7 @@ import pandas as pd
 from shiftbench.errors import OutputError
 from shiftbench.metrics.case import REFERENCE_EMPTY
 from shiftbench.metrics.scorers import CALIBRATION_SCORERS, METRICS
-from shiftbench.stats import Interval
+from shiftbench.stats import Interval, paired_difference
 from shiftbench.types import FAILURES, Status
 
 RUN = ["backbone", "budget"]
@@ -201,6 +201,26 @@ def matched(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
     if not len(seeds) or set(a.columns) != set(b.columns):
         return None
     return a.loc[seeds], b.loc[seeds, a.columns]
+
+
+def gain_over(entry: Entry, base: Entry | None) -> Interval | None:
+    """Paired difference of an entry to source-only; None for source-only itself and where the patients differ."""
+    if base is None or entry.method == base.method:
+        return None
+    pair = matched(entry.scores, base.scores)
+    return paired_difference(*pair) if pair else None
+
+
+def known_means(rows: pd.DataFrame, metric: str, definition: str | None = None) -> dict[tuple, float]:
+    """Identity of each entry to the mean over patients of the values that there are."""
+    chosen = rows_of(rows, metric, definition).dropna(subset="value")
+    if chosen.empty:
+        return {}
+    by_patient = chosen.assign(score=chosen["value"], ranked=True).groupby(
+        [*ENTRY, "seed", "patient"], dropna=False, sort=False
+    )
+    patients = by_patient.agg({"score": "mean", "ranked": "first", "level_value": "first", "level_unit": "first"})
+    return {e.identity: float(e.scores.mean(axis=None)) for e in entries_of(patients.reset_index())}
 
 
 def limits(name: str, interval: Interval) -> dict:

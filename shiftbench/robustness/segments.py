@@ -7,15 +7,14 @@ import pandas as pd
 from shiftbench.robustness.constants import SOURCE_ONLY
 from shiftbench.robustness.patients import (
     ENTRY,
-    Entry,
     bounds,
     entries_of,
+    gain_over,
+    known_means,
     limits,
-    matched,
     patient_table,
-    rows_of,
 )
-from shiftbench.stats import Interval, mean_interval, paired_difference
+from shiftbench.stats import mean_interval
 
 PARTS = ("sq", "rq", "instance_precision", "instance_recall")
 COLUMNS = (
@@ -45,32 +44,13 @@ def segments(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _of_structure(rows: pd.DataFrame, structure: str) -> list[dict]:
     entries = entries_of(patient_table(rows, "pq"))
-    parts = {name: _means(rows, name) for name in PARTS}
+    parts = {name: known_means(rows, name) for name in PARTS}
     source_only = {(e.backbone, e.budget, *e.place): e for e in entries if e.method == SOURCE_ONLY}
     return [
         dict(zip(ENTRY, entry.identity, strict=True))
         | {"structure": structure}
         | limits("pq", mean_interval(entry.scores))
-        | bounds("gain", _gain(entry, source_only.get((entry.backbone, entry.budget, *entry.place))))
+        | bounds("gain", gain_over(entry, source_only.get((entry.backbone, entry.budget, *entry.place))))
         | {name: means.get(entry.identity) for name, means in parts.items()}
         for entry in entries
     ]
-
-
-def _gain(entry: Entry, base: Entry | None) -> Interval | None:
-    if base is None or entry.method == SOURCE_ONLY:
-        return None
-    pair = matched(entry.scores, base.scores)
-    return paired_difference(*pair) if pair else None
-
-
-def _means(rows: pd.DataFrame, metric: str) -> dict[tuple, float]:
-    """Mean over patients of the values that there are, per method and target."""
-    chosen = rows_of(rows, metric).dropna(subset="value")
-    if chosen.empty:
-        return {}
-    by_patient = chosen.assign(score=chosen["value"], ranked=True).groupby(
-        [*ENTRY, "seed", "patient"], dropna=False, sort=False
-    )
-    patients = by_patient.agg({"score": "mean", "ranked": "first", "level_value": "first", "level_unit": "first"})
-    return {e.identity: float(e.scores.mean(axis=None)) for e in entries_of(patients.reset_index())}

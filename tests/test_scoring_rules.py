@@ -36,7 +36,7 @@ from shiftbench.metrics.lesions import ndsc
 from shiftbench.metrics.policy import OF_REFERENCE
 from shiftbench.rng import generator
 from shiftbench.tasks import Task
-from shiftbench.types import FAILURES, Status
+from shiftbench.types import FAILURES, Geometry, Status
 
 STRUCTURES = (("liver", 2.0), ("tumour", 1.0))
 SPACING = (3.0, 1.0, 1.0)
@@ -444,3 +444,30 @@ def test_cases_scored_in_parallel_are_those_scored_one_by_one_in_their_order():
         score_cases(cases, jobs=0)
     with pytest.raises(ValueError, match="not a positive number"):
         list(score_cases([cases[0], {**cases[1], "spacing": (0, 1, 1)}], jobs=2))
+
+
+AFFINE = np.array([[-0.8, 0, 0, 90], [0, -0.8, 0, 120], [0, 0, 2.5, -40], [0, 0, 0, 1.0]])
+
+
+def on_grids(prediction: Geometry, reference: Geometry) -> set[tuple[str, str]]:
+    labels = np.zeros((6, 8, 10), np.uint8)
+    labels[1:4, 2:6, 3:8] = 1
+    scores = score_case(labels, labels, (0.8, 0.8, 2.5), "mm", [("liver", 2.0)], geometries=(prediction, reference))
+    return {(str(score.status), score.detail) for score in scores if score.metric == "dsc"}
+
+
+def test_a_prediction_on_another_grid_is_a_failure_and_is_not_resampled():
+    own = Geometry((0.8, 0.8, 2.5), AFFINE)
+    assert on_grids(own, own) == {("ok", "")}
+    assert on_grids(Geometry((0.8, 0.8, 2.5)), own) == {("ok", "")}
+    rounded = AFFINE.astype(np.float32).astype(float) + 1e-4
+    assert on_grids(Geometry((0.80001, 0.8, 2.5), rounded), own) == {("ok", "")}
+    ((status, detail),) = on_grids(Geometry((0.8, 0.8, 5.0)), own)
+    assert status == "invalid_geometry" and "spacing (0.8, 0.8, 5.0)" in detail
+    moved = AFFINE.copy()
+    moved[2, 3] += 2.5
+    ((status, detail),) = on_grids(Geometry((0.8, 0.8, 2.5), moved), own)
+    assert status == "invalid_geometry" and "up to 2.5 mm beside" in detail
+    flipped = AFFINE * np.array([-1, 1, 1, 1])
+    assert {status for status, _ in on_grids(Geometry((0.8, 0.8, 2.5), flipped), own)} == {"invalid_geometry"}
+    assert {status for status, _ in on_grids(Geometry(None), own)} == {"invalid_geometry"}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from shiftbench.metrics.distances import DEFINITIONS, Definition, bounding_box
+from shiftbench.metrics.geometry import geometry_fault
 from shiftbench.metrics.instance import overlaps, segment_values
 from shiftbench.metrics.lesions import lesion_values
 from shiftbench.metrics.maps import Box, counted, id_fault, label_fault, union
@@ -20,7 +21,7 @@ from shiftbench.metrics.scorers import METRICS, ScoredStructure, metrics_of, uni
 from shiftbench.metrics.surface import surface_values
 from shiftbench.metrics.tubes import cldice
 from shiftbench.tasks import Task
-from shiftbench.types import FAILURES, Status
+from shiftbench.types import FAILURES, Geometry, Status
 
 REFERENCE_EMPTY = "reference_empty"  # detail of a failure on a negative case, which counts as a false positive
 TAU_BELOW_RESOLUTION = "tau_below_resolution"  # detail of an NSD whose tolerance is under half the largest voxel side
@@ -55,6 +56,7 @@ def score_case(
     reference_instances: ArrayLike | None = None,
     region: ArrayLike | None = None,
     definitions: Sequence[Definition] = DEFINITIONS,
+    geometries: tuple[Geometry, Geometry] | None = None,
 ) -> list[Score]:
     """Scores of every structure and metric; a case has the same list of them whatever the prediction.
 
@@ -74,6 +76,8 @@ def score_case(
         reference_instances: ids (*s) of the reference.
         region: bool (*s), the fixed anatomical region of the nDSC of lesions; without it they have none.
         definitions: of surfaces; the scores of the others are left out.
+        geometries: of prediction and reference, where both are known. A prediction that does not lie on the reference
+            (another spacing or affine) is scored as `invalid_geometry`; nothing is resampled.
 
     Raises:
         ValueError: the reference is no label map of these structures, spacing or region does not fit it, a tolerance
@@ -91,7 +95,7 @@ def score_case(
     ids = None if instances is None else as_array(instances)
     fault = ""
     if failure is None:
-        failure, fault = _fault(labels, ids, reference, len(known), layout)
+        failure, fault = _fault(labels, ids, reference, len(known), layout, geometries)
     if failure is not None or labels is None:
         labels, ids = reference, None  # the reference alone is counted
     counts, boxes = counted(labels, reference, len(known))
@@ -242,12 +246,16 @@ def _fault(
     reference: np.ndarray,
     n_structures: int,
     layout: Task | None,
+    geometries: tuple[Geometry, Geometry] | None,
 ) -> tuple[Status | None, str]:
     """Why a prediction cannot be scored: a status and a sentence."""
     if labels is None:
         return Status.PREDICTION_MISSING, ""
     if labels.shape != reference.shape:
         return Status.INVALID_GEOMETRY, f"prediction has shape {labels.shape}, reference {reference.shape}"
+    fault = geometry_fault(*geometries, reference.shape) if geometries is not None else ""
+    if fault:
+        return Status.INVALID_GEOMETRY, fault
     fault = label_fault(labels, n_structures)
     if fault:
         return Status.INVALID_OUTPUT, f"prediction {fault}"

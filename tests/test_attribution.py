@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from synthetic_rows import _row
 
 from shiftbench.report.sections import sections
-from shiftbench.robustness.attribution import _cells, attribution, contrast_matrix, factorials
+from shiftbench.robustness.tables.attribution import _cells, attribution, contrast_matrix, factorials
 from shiftbench.stats import unpaired_difference
 from shiftbench.types import Row, Status
 

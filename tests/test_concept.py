@@ -7,7 +7,7 @@ from synthetic_rows import make_rows
 from test_robustness import CONTROL, PATIENTS, SOURCE, frame, line, noise, rows_of
 
 from shiftbench.report.sections import concept as section
-from shiftbench.robustness.concept import concept
+from shiftbench.robustness.tables.concept import concept
 from shiftbench.stats import paired_difference
 
 HIDDEN = {"family": "annotation"}

@@ -8,7 +8,7 @@ from test_robustness import CONTROL, PATIENTS, frame, line, noise, rows_of
 
 from shiftbench.report.sections import corruption as section
 from shiftbench.rng import generator
-from shiftbench.robustness.corruption import corruption
+from shiftbench.robustness.tables.corruption import corruption
 
 LEVELS = (1, 2, 3, 4, 5)
 

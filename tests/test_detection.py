@@ -9,7 +9,7 @@ from test_robustness import N, frame, line, rows_of
 
 from shiftbench.errors import OutputError
 from shiftbench.report.sections import detection as section
-from shiftbench.robustness.detection import detection
+from shiftbench.robustness.tables.detection import detection
 from shiftbench.stats import mean_interval, share_interval
 
 DISTANCE = np.arange(1.0, N + 1)

@@ -12,8 +12,8 @@ from shiftbench.metrics.features import CONTAMINATION, FORMULA, LESION_FEATURES,
 from shiftbench.report.sections import downstream as downstream_section
 from shiftbench.report.sections import radiomics as radiomics_section
 from shiftbench.rng import generator
-from shiftbench.robustness.downstream import FEWEST_LESIONS, downstream, fitted
-from shiftbench.robustness.radiomics import feature_agreement, outlines
+from shiftbench.robustness.tables.downstream import FEWEST_LESIONS, downstream, fitted
+from shiftbench.robustness.tables.radiomics import feature_agreement, outlines
 from shiftbench.stats import ccc, icc_a1, limits_of_agreement, mean_interval
 from shiftbench.types import BETWEEN_PATIENTS, Status
 

@@ -29,7 +29,7 @@ from shiftbench.report.results import write_tables_and_figures
 from shiftbench.report.sections import estimators as section
 from shiftbench.rng import generator
 from shiftbench.robustness import headline, summary
-from shiftbench.robustness.estimators import ALL, estimators
+from shiftbench.robustness.tables.estimators import ALL, estimators
 from shiftbench.runner import method_cards, prepare
 from shiftbench.spec import load_scenario
 from shiftbench.store import Store

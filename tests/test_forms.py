@@ -6,7 +6,7 @@ import pytest
 from synthetic_rows import make_rows
 
 from shiftbench.report.sections import forms as section
-from shiftbench.robustness.forms import forms
+from shiftbench.robustness.tables.forms import forms
 from shiftbench.types import Status
 
 SCORES = {"erm": 0.4, "tent_bn": 0.6}

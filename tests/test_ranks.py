@@ -16,9 +16,9 @@ from shiftbench.report.sections import ranks
 from shiftbench.rng import generator
 from shiftbench.robustness import headline
 from shiftbench.robustness.constants import CONSTANTS
-from shiftbench.robustness.pairs import pairs
 from shiftbench.robustness.patients import entries_of, patient_table
-from shiftbench.robustness.ranking import MEAN, ranking_sensitivity
+from shiftbench.robustness.tables.pairs import pairs
+from shiftbench.robustness.tables.ranking import MEAN, ranking_sensitivity
 from shiftbench.stats import (
     competition_ranks,
     kendall_tau,

@@ -19,7 +19,7 @@ from shiftbench.plan.orders import derangement
 from shiftbench.report.leaderboard import leaderboard
 from shiftbench.report.sections import sections
 from shiftbench.report.tables import markdown
-from shiftbench.robustness.impossible import impossible
+from shiftbench.robustness.tables.impossible import impossible
 from shiftbench.runner import prepare, whole_severities
 from shiftbench.scoring import between_patients
 from shiftbench.spec import load_scenario, unsealed

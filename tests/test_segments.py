@@ -8,7 +8,7 @@ from synthetic_rows import make_rows
 
 from shiftbench.metrics.scorers import METRICS
 from shiftbench.report.sections import sections
-from shiftbench.robustness.segments import segments
+from shiftbench.robustness.tables.segments import segments
 from shiftbench.types import Status
 
 PLAIN = {"pq": 0.6, "sq": 0.8, "rq": 0.75, "instance_precision": 0.9, "instance_recall": 0.7}

@@ -21,7 +21,7 @@ from shiftbench.plan.configurations import configurations
 from shiftbench.report.leaderboard import leaderboard
 from shiftbench.report.sections import selection as section
 from shiftbench.rng import generator
-from shiftbench.robustness.selection import ONLINE, UNSCORED, selection
+from shiftbench.robustness.tables.selection import ONLINE, UNSCORED, selection
 from shiftbench.runner import method_cards
 from shiftbench.spec import load_scenario
 from shiftbench.store import Store

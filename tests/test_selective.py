@@ -30,8 +30,8 @@ from shiftbench.report.retention import retention_curves
 from shiftbench.report.sections import calibration as calibration_section
 from shiftbench.report.sections import failure_detection as failure_section
 from shiftbench.rng import generator
-from shiftbench.robustness.calibration import calibration
-from shiftbench.robustness.failure_detection import failure_detection, risk_curves
+from shiftbench.robustness.tables.calibration import calibration
+from shiftbench.robustness.tables.failure_detection import failure_detection, risk_curves
 from shiftbench.stats import mean_interval
 from shiftbench.types import Status
 

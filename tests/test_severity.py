@@ -11,7 +11,7 @@ from test_robustness import CONTROL, PATIENTS, SOURCE, frame, line, noise, rows_
 from shiftbench.report.sections import severity as section
 from shiftbench.rng import generator
 from shiftbench.robustness.constants import CONSTANTS
-from shiftbench.robustness.severity import first_crossing, severity
+from shiftbench.robustness.tables.severity import first_crossing, severity
 from shiftbench.stats import mean_interval
 
 SLICES = {1: 2.0, 2: 3.0, 3: 4.0, 4: 5.0, 5: 7.0}

@@ -10,7 +10,7 @@ from shiftbench.report.leaderboard import leaderboard
 from shiftbench.report.sections import transfer as section
 from shiftbench.rng import generator
 from shiftbench.robustness import summary
-from shiftbench.robustness.transfer import transfer
+from shiftbench.robustness.tables.transfer import transfer
 from shiftbench.stats import paired_difference
 
 

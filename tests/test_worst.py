@@ -9,7 +9,7 @@ from test_robustness import CONTROL, frame, line, noise, rows_of
 from shiftbench.report.sections import worst as section
 from shiftbench.rng import generator
 from shiftbench.robustness.constants import CONSTANTS
-from shiftbench.robustness.worst import worst
+from shiftbench.robustness.tables.worst import worst
 from shiftbench.stats import share_interval, weighted_bootstrap, weighted_tail_mean
 
 LADDER = np.arange(20) / 20  # 0, 0.05, ..., 0.95

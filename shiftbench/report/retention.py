@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from shiftbench.errors import OutputError
 from shiftbench.report import style
 from shiftbench.report.cells import label
-from shiftbench.robustness.failure_detection import risk_curves
+from shiftbench.robustness.tables.failure_detection import risk_curves
 
 MOST_LINES = 8  # more lines in one panel cannot be told apart
 PANELS = 3  # per row

@@ -24,7 +24,7 @@ from shiftbench.robustness.patients import (
 )
 from shiftbench.robustness.ratios import ratio_interval
 from shiftbench.robustness.recovery import GAP, recoverable, recovered_part
-from shiftbench.robustness.transfer import is_source_reference
+from shiftbench.robustness.tables.transfer import is_source_reference
 from shiftbench.stats import Interval, holm, mean_interval, paired_difference, share_interval
 from shiftbench.types import FAILURES, Status
 

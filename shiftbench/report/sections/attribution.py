@@ -6,7 +6,7 @@ import pandas as pd
 
 from shiftbench.report.sections.section import Section, limits_cell, method_cell, share_cell
 from shiftbench.report.words import FAMILY_NAMES
-from shiftbench.robustness.attribution import ALL, attribution
+from shiftbench.robustness.tables.attribution import ALL, attribution
 
 WORDS = (
     "Drop of the mean DSC from the source to all causes at once, on the same patients and structures. effect: of one"

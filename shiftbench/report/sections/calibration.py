@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from shiftbench.report.sections.section import Section, method_cell, number_cell
-from shiftbench.robustness.calibration import VALUES, calibration
-from shiftbench.robustness.failure_detection import POOLED_WITHOUT
+from shiftbench.robustness.tables.calibration import VALUES, calibration
+from shiftbench.robustness.tables.failure_detection import POOLED_WITHOUT
 
 WORDS = (
     "Whether a probability is the frequency that it promises, per structure against the rest, within a fixed distance"

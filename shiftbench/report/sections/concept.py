@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from shiftbench.report.sections.section import Section, limits_cell, method_cell, number_cell
-from shiftbench.robustness.concept import concept
+from shiftbench.robustness.tables.concept import concept
 
 WORDS = (
     "DSC of the same predictions under the target's label protocol and under the source's, and what the other protocol"

@@ -6,7 +6,7 @@ import pandas as pd
 
 from shiftbench.report.sections.section import Section, limits_cell, method_cell, number_cell, share_cell
 from shiftbench.robustness.constants import CONSTANTS
-from shiftbench.robustness.corruption import ALL, corruption
+from shiftbench.robustness.tables.corruption import ALL, corruption
 
 WORDS = (
     "Mean over acquisition operators; the file has each. error: mean of 1 - DSC over the severities, clean: on the"

@@ -7,7 +7,7 @@ import pandas as pd
 from shiftbench.report.sections.section import Section, number_cell, share_cell
 from shiftbench.report.words import DASH
 from shiftbench.robustness.constants import SOURCE_ONLY
-from shiftbench.robustness.detection import detection
+from shiftbench.robustness.tables.detection import detection
 
 WORDS = (
     "Source-only, where it missed or failed a structure, or where some references do not have it; the file has all."

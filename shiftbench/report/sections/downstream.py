@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from shiftbench.report.sections.section import Section, limits_cell, method_cell, number_cell, share_cell
-from shiftbench.robustness.downstream import downstream
+from shiftbench.robustness.tables.downstream import downstream
 
 WORDS = (
     "Balanced accuracy of the types of single lesions by a logistic regression on features of the reference outlines in"

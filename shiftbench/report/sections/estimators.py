@@ -6,8 +6,8 @@ import pandas as pd
 
 from shiftbench.report.sections.section import Section, limits_cell, number_cell
 from shiftbench.report.words import DASH, FAMILY_NAMES
-from shiftbench.robustness.estimators import ALL, estimators
 from shiftbench.robustness.scopes import TARGET
+from shiftbench.robustness.tables.estimators import ALL, estimators
 
 WORDS = (
     "What estimators expect of source-only on each target, without its labels, beside the DSC that it has. MAE: mean"

@@ -6,7 +6,7 @@ import pandas as pd
 
 from shiftbench.report.sections.section import Section, limits_cell, method_cell, number_cell
 from shiftbench.report.words import DASH
-from shiftbench.robustness.failure_detection import POOLED_WITHOUT, failure_detection
+from shiftbench.robustness.tables.failure_detection import POOLED_WITHOUT, failure_detection
 
 WORDS = (
     "Whether a method is less confident where it is worse: cases of the source test and of all targets but controls and"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from shiftbench.report.sections.section import Section, limits_cell, method_cell, number_cell
-from shiftbench.robustness.forms import forms
+from shiftbench.robustness.tables.forms import forms
 
 WORDS = (
     "Score: of lesions, the F1 of finding them one by one (a match overlaps by IoU > 0.1); of tubes, clDice; mean over"

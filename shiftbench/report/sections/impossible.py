@@ -6,7 +6,7 @@ import pandas as pd
 
 from shiftbench.report.sections.section import Section, limits_cell, method_cell, number_cell
 from shiftbench.robustness.constants import CONSTANTS
-from shiftbench.robustness.impossible import impossible
+from shiftbench.robustness.tables.impossible import impossible
 
 WORDS = (
     "References are permuted between patients. Solved: better than the DSC between the references of different"

@@ -9,9 +9,9 @@ from shiftbench.report.sections.section import Section, limits_cell, number_cell
 from shiftbench.report.words import TRACK_NAMES
 from shiftbench.robustness.constants import CONSTANTS
 from shiftbench.robustness.contests import OVERALL
-from shiftbench.robustness.pairs import pairs
 from shiftbench.robustness.patients import RUN
 from shiftbench.robustness.streams import outside_streams
+from shiftbench.robustness.tables.pairs import pairs
 
 WORDS = (
     "Overall mean DSC of the first method minus that of each other one, on the same patients and seeds, with its 95 %"

@@ -6,7 +6,7 @@ import pandas as pd
 
 from shiftbench.report.sections.section import Section, limits_cell, method_cell, number_cell, share_cell
 from shiftbench.report.words import DASH
-from shiftbench.robustness.radiomics import feature_agreement
+from shiftbench.robustness.tables.radiomics import feature_agreement
 
 SHOWN = ("mean", "volume_ml")
 WORDS = (

@@ -9,8 +9,8 @@ from shiftbench.report.sections.section import Section, method_cell, number_cell
 from shiftbench.report.words import TRACK_NAMES
 from shiftbench.robustness.contests import OVERALL
 from shiftbench.robustness.patients import RUN
-from shiftbench.robustness.ranking import MEAN, ranking_sensitivity
 from shiftbench.robustness.streams import outside_streams
+from shiftbench.robustness.tables.ranking import MEAN, ranking_sensitivity
 
 WORDS = (
     "Who is first by the mean DSC, with the ranks it may have and the share of bootstrap samples (patients crossed with"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from shiftbench.report.sections.section import Section, limits_cell, method_cell, number_cell
-from shiftbench.robustness.segments import segments
 from shiftbench.robustness.streams import outside_streams
+from shiftbench.robustness.tables.segments import segments
 
 WORDS = (
     "Panoptic quality of things (a match overlaps by IoU > 0.5), with 95 % intervals over patients. In each case it is"

@@ -7,7 +7,7 @@ import pandas as pd
 from shiftbench.report.sections.section import Section, limits_cell, number_cell
 from shiftbench.report.words import DASH, FAMILY_NAMES
 from shiftbench.robustness.scopes import OVERALL, TARGET
-from shiftbench.robustness.selection import selection
+from shiftbench.robustness.tables.selection import selection
 
 WORDS = (
     "Methods of which several configurations were run. Chosen: by a score without labels, for each target and seed."

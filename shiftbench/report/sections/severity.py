@@ -7,7 +7,7 @@ import pandas as pd
 from shiftbench.report.sections.section import Section, limits_cell, method_cell, share_cell
 from shiftbench.report.words import DASH
 from shiftbench.robustness.constants import CONSTANTS, SOURCE_ONLY
-from shiftbench.robustness.severity import NOT_REACHED, REACHED, severity
+from shiftbench.robustness.tables.severity import NOT_REACHED, REACHED, severity
 from shiftbench.types import Track
 
 WORDS = (

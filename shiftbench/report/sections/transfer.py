@@ -7,7 +7,7 @@ import pandas as pd
 from shiftbench.report.sections.section import Section, limits_cell
 from shiftbench.report.words import FAMILY_NAMES
 from shiftbench.robustness.constants import CONSTANTS, SOURCE_ONLY
-from shiftbench.robustness.transfer import transfer
+from shiftbench.robustness.tables.transfer import transfer
 
 WORDS = (
     "Source-only on every target, with 95 % intervals; the file has every method. drop: against the source's test"

@@ -8,7 +8,7 @@ from shiftbench.report.sections.section import Section, limits_cell, method_cell
 from shiftbench.report.words import DASH
 from shiftbench.robustness.constants import CONSTANTS
 from shiftbench.robustness.headline import OVERALL
-from shiftbench.robustness.worst import worst
+from shiftbench.robustness.tables.worst import worst
 
 WORDS = (
     "Over the targets of the overall score; the file has every family and target. worst: the lowest mean of a target,"

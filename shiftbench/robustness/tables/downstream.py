@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from shiftbench.metrics.features import LESION_FEATURES, PREDICTED, REFERENCE, TYPE
 from shiftbench.rng import generator
 from shiftbench.robustness.patients import ENTRY, plain
-from shiftbench.robustness.radiomics import outlines
+from shiftbench.robustness.tables.radiomics import outlines
 from shiftbench.stats import crossed_bootstrap
 from shiftbench.types import FAILURES, Status
 

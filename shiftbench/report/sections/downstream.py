@@ -36,4 +36,6 @@ def section(rows: pd.DataFrame) -> Section:
         *("Target", "Method", "Backbone", "Lesions", "Source", "Target's reference", "Predicted"),
         *("Loss by the domain", "Loss by the outline", "Of found", "Undetected"),
     )
-    return Section("downstream.csv", "Lesion types from predicted outlines", WORDS, "", table, head, body, 4)
+    return Section(
+        "downstream.csv", "Lesion types from predicted outlines", WORDS, "", table, head, body, 4, on_terminal=False
+    )

@@ -36,7 +36,9 @@ def section(rows: pd.DataFrame) -> Section:
         *("Target", "Structure", "Feature", "Method", "Backbone", "Bias", "Bias / SD", "SD", "By contamination"),
         *("Limits", "CCC", "ICC(A,1)", "Undetected"),
     )
-    return Section("radiomics.csv", "Features of predicted outlines", WORDS, "", table, head, body, 5)
+    return Section(
+        "radiomics.csv", "Features of predicted outlines", WORDS, "", table, head, body, 5, on_terminal=False
+    )
 
 
 def figure_cell(value: float | None) -> str:

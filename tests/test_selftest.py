@@ -133,7 +133,8 @@ def test_every_library_in_use_is_looked_at_and_agrees():
     checks = selftest()
     assert [check for check in checks if not check.ok] == []
     assert {check.package for check in checks} == {
-        *("edt", "scipy", "numpy", "surface-distance", "connected-components-3d", "scikit-image", "shiftbench")
+        *("edt", "scipy", "numpy", "surface-distance", "connected-components-3d", "scikit-image", "scikit-learn"),
+        "shiftbench",
     }
     assert all(check.version[0].isdigit() and check.expected and check.found for check in checks)
     assert len({check.name for check in checks}) == len(checks)

@@ -12,7 +12,7 @@ from typing import Literal
 import cc3d
 import edt
 import numpy as np
-from scipy.ndimage import find_objects
+from scipy.ndimage import binary_dilation, find_objects
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -222,6 +222,35 @@ def _hull() -> list[float]:
     return [float(hull.volume), float(hull.area)]
 
 
+def _octahedron() -> list[float]:
+    """Area and volume of the surface around one voxel of long sides: an octahedron."""
+    from skimage.measure import marching_cubes, mesh_surface_area
+
+    voxel = np.zeros((3, 3, 3))
+    voxel[1, 1, 1] = 1
+    vertices, faces, _, _ = marching_cubes(voxel, 0.5, spacing=_SPACING)
+    corners = vertices[faces] - np.asarray(_SPACING)
+    return [float(mesh_surface_area(vertices, faces)), abs(float(np.linalg.det(corners).sum())) / 6]
+
+
+def _dilated() -> list[int]:
+    point = np.zeros((5, 5, 5), bool)
+    point[2, 2, 2] = True
+    return [int(binary_dilation(point).sum()), int(binary_dilation(point, np.ones((3, 3, 3), bool)).sum())]
+
+
+def _told_apart() -> list[float]:
+    """A classifier of points that lie alike on both sides of zero, which is as sure of one class as of the other."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+    places, types = np.array([[-2.0], [-1.0], [1.0], [2.0]]), [0, 0, 1, 1]
+    model = LogisticRegression(class_weight="balanced").fit(places, types)
+    middle = float(model.predict_proba([[0.0]])[0, 1])
+    right = balanced_accuracy_score([0, 0, 0, 1], model.predict(places))  # one of three and one of one
+    return [round(middle, 5), float(right), float(roc_auc_score(types, [0.1, 0.4, 0.35, 0.8]))]
+
+
 REST = (
     Golden(
         "quantiles of t, F and normal",
@@ -229,5 +258,13 @@ REST = (
         [2.2281388519649385, 0.975, 1.959963984540054, 0, 2.2281388519649385],
         _quantiles,
     ),
+    Golden(
+        "surface around a voxel",
+        "scikit-image",
+        [sqrt((_Z * _Y) ** 2 + (_Z * _X) ** 2 + (_Y * _X) ** 2), _Z * _Y * _X / 6],
+        _octahedron,
+    ),
+    Golden("a point dilated", "scipy", [7, 27], _dilated),
+    Golden("two types told apart", "scikit-learn", [0.5, 5 / 6, 0.75], _told_apart),
     Golden("convex hull of a box", "scipy", [_Z * _Y * _X, 2 * (_Z * _Y + _Z * _X + _Y * _X)], _hull),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from rich import box
@@ -80,7 +81,8 @@ def print_sections(console: Console, made: Sequence[Section]) -> None:
             continue
         grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
         for i, name in enumerate(section.head):
-            grid.add_column(name, justify="left" if i < section.left else "right", overflow="fold")
+            justify: Literal["left", "right"] = "left" if i < section.left else "right"
+            grid.add_column(name, justify=justify, overflow="fold", no_wrap=i == 0)  # names are read whole
         for line in section.body:
             grid.add_row(*(escape(cell) for cell in line))
         console.print(f"\n[bold]{escape(section.title)}[/bold]")

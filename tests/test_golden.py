@@ -109,7 +109,7 @@ def of_metrics(reference: np.ndarray, prediction: np.ndarray, spacing: tuple[flo
     reference, prediction = (np.where(labels < 4, labels, 0) for labels in (reference, prediction))
     ids = [components(labels > 0) * 4 + labels for labels in (prediction, reference)]  # one id lies in one structure
     scores = score_case(
-        *(prediction, reference, spacing, "mm", structures),
+        *(prediction, reference, spacing, structures),
         layout=Task(4, "panoptic", (1, 2, 3)),
         instances=ids[0].astype(np.int32),
         reference_instances=ids[1].astype(np.int32),

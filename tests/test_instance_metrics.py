@@ -113,7 +113,7 @@ def label_map(tumours=((1, 1), (6, 6)), liver=True) -> tuple[np.ndarray, np.ndar
 def scored(predicted, expected, layout=PANOPTIC, **options) -> dict[tuple[str, str], tuple]:
     (labels, ids), (reference, reference_ids) = predicted, expected
     options = {"instances": ids, "reference_instances": reference_ids, **options}
-    scores = score_case(labels, reference, (1, 1), "px", STRUCTURES, layout=layout, **options)
+    scores = score_case(labels, reference, (1, 1), STRUCTURES, layout=layout, **options, unit="px")
     return {(s.structure, s.metric): (s.value, s.status) for s in scores}
 
 
@@ -156,8 +156,8 @@ def test_two_merged_tumours_lose_quality_that_overlap_does_not_show():
 
 def test_semantic_tasks_keep_their_rows_and_instance_tasks_leave_stuff_alone():
     labels, ids = label_map()
-    plain = score_case(labels, labels, (1, 1), "px", STRUCTURES)
-    assert plain == score_case(labels, labels, (1, 1), "px", STRUCTURES, layout=Task(3))
+    plain = score_case(labels, labels, (1, 1), STRUCTURES, unit="px")
+    assert plain == score_case(labels, labels, (1, 1), STRUCTURES, layout=Task(3), unit="px")
     every = [(metric, definition) for metric, scorer in SCORERS.items() for definition in scorer.definitions]
     assert [(s.metric, s.definition) for s in plain] == [*every, *every]
     scores = scored((labels, ids), (labels, ids), INSTANCE)
@@ -184,7 +184,14 @@ def test_empty_things_follow_the_policy_table(predicted, expected, status, resul
 def test_a_failure_has_the_worst_quality_and_no_recall_where_there_is_nothing_to_recall(failure):
     expected = label_map(())
     scores = score_case(
-        None, expected[0], (1, 1), "px", STRUCTURES, failure=failure, layout=PANOPTIC, reference_instances=expected[1]
+        None,
+        expected[0],
+        (1, 1),
+        STRUCTURES,
+        unit="px",
+        failure=failure,
+        layout=PANOPTIC,
+        reference_instances=expected[1],
     )
     by_name = {(s.structure, s.metric): (s.value, s.status) for s in scores}
     assert [by_name["liver", name] for name in SEGMENT_SCORERS] == [(v, failure) for v in (0.0, None, 0.0)]

@@ -175,5 +175,5 @@ def test_images_wider_or_higher_than_the_other_are_scored_alike():
 def test_an_absent_structure_is_no_perfect_dice_as_in_libraries_that_call_it_one():
     empty = np.zeros((9, 9), np.uint8)
     assert dsc(empty, empty) is None
-    score = score_case(empty, empty, (1, 1), "px", (("lesion", 1.0),))[0]
+    score = score_case(empty, empty, (1, 1), (("lesion", 1.0),), unit="px")[0]
     assert (score.metric, score.value, score.status) == ("dsc", None, Status.BOTH_EMPTY)

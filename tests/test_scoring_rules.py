@@ -53,7 +53,7 @@ def label_map(liver=True, tumour=True, shift=0) -> np.ndarray:
 
 def scored(prediction, reference, **options) -> dict[tuple[str, str], tuple]:
     """(value, bound, status) by structure and metric, in the primary definition."""
-    scores = score_case(prediction, reference, SPACING, "mm", options.pop("structures", STRUCTURES), **options)
+    scores = score_case(prediction, reference, SPACING, options.pop("structures", STRUCTURES), **options)
     primary = [s for s in scores if s.definition == METRICS[s.metric].definition]
     return {(s.structure, s.metric): (s.value, s.bound, s.status) for s in primary}
 
@@ -81,7 +81,7 @@ def plain(prediction, reference, spacing, tolerance) -> dict[tuple[str, str], fl
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_one_pass_over_a_case_equals_the_plain_functions(dtype, order):
     prediction, reference = (np.asarray(m, dtype, order=order) for m in (label_map(shift=1), label_map()))
-    scores = score_case(prediction, reference, SPACING, "mm", STRUCTURES)
+    scores = score_case(prediction, reference, SPACING, STRUCTURES)
     for label, (name, tolerance) in enumerate(STRUCTURES, start=1):
         values = plain(prediction == label, reference == label, SPACING, tolerance)
         found = {(s.metric, s.definition): s.value for s in scores if s.structure == name}
@@ -97,7 +97,7 @@ def test_one_pass_does_not_depend_on_padding_cropping_axis_order_or_flips(shape)
 
     def values(prediction, reference, spacing):
         lesions = [(name, tolerance, "lesions") for name, tolerance in STRUCTURES]
-        scores = score_case(prediction, reference, spacing, "mm", lesions)
+        scores = score_case(prediction, reference, spacing, lesions)
         return {(s.structure, s.metric, s.definition): (s.value, s.bound) for s in scores}
 
     known = values(prediction, reference, spacing)
@@ -117,7 +117,7 @@ def test_many_labels_are_counted_without_wrapping_around():
     reference = np.repeat(np.arange(41), 12).reshape(41, 12)
     prediction = np.roll(reference, 4, axis=1)
     prediction[40] = 39
-    scores = score_case(prediction, reference, (1, 1), "px", names)
+    scores = score_case(prediction, reference, (1, 1), names, unit="px")
     found = [s.value for s in scores if s.metric == "dsc"]
     assert found == [1.0] * 38 + [2 * 12 / 36, 0.0]
     assert [s.status for s in scores if s.metric == "dsc"][-1] is Status.MISSED
@@ -126,8 +126,8 @@ def test_many_labels_are_counted_without_wrapping_around():
 def test_the_order_of_structures_changes_no_score():
     prediction, reference = label_map(shift=1), label_map()
     swapped = [np.choose(labels, [0, 2, 1]) for labels in (prediction, reference)]
-    known = score_case(prediction, reference, SPACING, "mm", STRUCTURES)
-    found = score_case(*swapped, SPACING, "mm", STRUCTURES[::-1])
+    known = score_case(prediction, reference, SPACING, STRUCTURES)
+    found = score_case(*swapped, SPACING, STRUCTURES[::-1])
     assert sorted(found, key=str) == sorted(known, key=str) and found != known
 
 
@@ -135,9 +135,9 @@ def test_the_memory_of_a_small_structure_in_a_large_volume_is_that_of_one_map_of
     reference = np.zeros((160, 160, 160), np.int64)
     reference[80:86, 80:86, 80:86] = 1
     prediction = np.roll(reference, 1, axis=0)
-    score_case(prediction[70:90], reference[70:90], (1, 1, 1), "mm", [("lesion", 1.0)])  # imports and tables
+    score_case(prediction[70:90], reference[70:90], (1, 1, 1), [("lesion", 1.0)])  # imports and tables
     tracemalloc.start()
-    score_case(prediction, reference, (1, 1, 1), "mm", [("lesion", 1.0)])
+    score_case(prediction, reference, (1, 1, 1), [("lesion", 1.0)])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2.2 * reference.size  # the joint map and the reference as bytes; boxes need hardly more
@@ -145,9 +145,9 @@ def test_the_memory_of_a_small_structure_in_a_large_volume_is_that_of_one_map_of
 
 def test_blocks_of_the_count_add_up(monkeypatch):
     prediction, reference = label_map(shift=1), label_map()
-    known = score_case(prediction, reference, SPACING, "mm", STRUCTURES)
+    known = score_case(prediction, reference, SPACING, STRUCTURES)
     monkeypatch.setattr(maps, "BLOCK", 7)
-    assert score_case(prediction, reference, SPACING, "mm", STRUCTURES) == known
+    assert score_case(prediction, reference, SPACING, STRUCTURES) == known
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_empty_masks_follow_the_policy_table(predicted, present, status, expecte
 @pytest.mark.parametrize("failure", sorted(FAILURES))
 def test_a_failure_is_worst_on_a_positive_case_and_a_false_positive_on_a_negative_one(failure):
     for prediction in (None, label_map(), label_map()[:-1]):
-        scores = score_case(prediction, label_map(tumour=False), SPACING, "mm", STRUCTURES, failure=failure)
+        scores = score_case(prediction, label_map(tumour=False), SPACING, STRUCTURES, failure=failure)
         for structure, detail in (("liver", ""), ("tumour", "reference_empty")):
             own = [s for s in scores if s.structure == structure]
             assert len(own) == 14 and {s.status for s in own} == {failure}
@@ -200,7 +200,7 @@ def test_a_prediction_that_cannot_be_scored_is_a_status_and_not_an_exception():
     ],
 )
 def test_a_prediction_that_cannot_be_scored_says_why_in_one_sentence(prediction, sentence):
-    scores = score_case(prediction, label_map(), SPACING, "mm", STRUCTURES)
+    scores = score_case(prediction, label_map(), SPACING, STRUCTURES)
     assert {s.detail for s in scores if s.metric == "dsc"} == {sentence}
 
 
@@ -234,7 +234,9 @@ def test_a_volume_error_has_the_unit_of_what_is_measured(unit, axes, name, facto
     prediction[0] = 0
     spacing = (2.0,) * axes if unit == "mm" else (1.0,) * axes
     (score,) = [
-        s for s in score_case(prediction, reference, spacing, unit, [("all", 2.0)]) if s.metric == "volume_error_ml"
+        s
+        for s in score_case(prediction, reference, spacing, [("all", 2.0)], unit=unit)
+        if s.metric == "volume_error_ml"
     ]
     assert score.unit == name and score.value == pytest.approx(-(5 ** (axes - 1)) * math.prod(spacing) * factor)
     assert unit_of(METRICS["hd95_mm"], unit, axes) == unit and unit_of(METRICS["dsc"], unit, axes) == "1"
@@ -243,23 +245,21 @@ def test_a_volume_error_has_the_unit_of_what_is_measured(unit, axes, name, facto
 def test_every_case_has_one_score_per_structure_metric_and_definition():
     every = [(m, d) for m, scorer in SCORERS.items() for d in scorer.definitions]
     for prediction in (label_map(), None, label_map(liver=False, tumour=False)):
-        scores = score_case(prediction, label_map(), SPACING, "mm", STRUCTURES)
+        scores = score_case(prediction, label_map(), SPACING, STRUCTURES)
         assert [(s.structure, s.metric, s.definition) for s in scores] == [
             (n, *k) for n, _ in STRUCTURES for k in every
         ]
         assert {s.tolerance for s in scores if s.structure == "liver"} == {None, 2.0}
         assert all((s.metric == "nsd") == (s.tolerance is not None) for s in scores)
-        only = score_case(prediction, label_map(), SPACING, "mm", STRUCTURES, definitions=["V"])
+        only = score_case(prediction, label_map(), SPACING, STRUCTURES, definitions=["V"])
         assert only == [s for s in scores if s.definition != "S"]
-    pixels = score_case(label_map(), label_map(), (1, 1, 1), "px", STRUCTURES)
+    pixels = score_case(label_map(), label_map(), (1, 1, 1), STRUCTURES, unit="px")
     assert {s.unit for s in pixels if s.metric == "hd95_mm"} == {"px"}
 
 
 def test_a_tolerance_under_half_the_largest_voxel_side_is_flagged():
     details = {
-        s.structure: s.detail
-        for s in score_case(label_map(), label_map(), SPACING, "mm", STRUCTURES)
-        if s.metric == "nsd"
+        s.structure: s.detail for s in score_case(label_map(), label_map(), SPACING, STRUCTURES) if s.metric == "nsd"
     }
     assert details == {"liver": "", "tumour": "tau_below_resolution"}
 
@@ -273,9 +273,9 @@ def test_the_reference_must_be_a_label_map_of_the_structures():
         (label_map().astype(np.int8) - np.int8(1), "labels from -1 to 1"),
     ):
         with pytest.raises(ValueError, match=complaint):
-            score_case(label_map(), reference, SPACING, "mm", STRUCTURES)
+            score_case(label_map(), reference, SPACING, STRUCTURES)
     with pytest.raises(ValueError, match="not a failure status"):
-        score_case(None, label_map(), SPACING, "mm", STRUCTURES, failure=Status.OK)
+        score_case(None, label_map(), SPACING, STRUCTURES, failure=Status.OK)
 
 
 @pytest.mark.parametrize(
@@ -311,8 +311,8 @@ def test_ids_that_are_no_instances_are_refused_of_a_reference_and_invalid_of_a_p
     ids = labels.astype(np.int32)
     counting = {"layout": layout, "instances": ids, "reference_instances": ids}
     with pytest.raises(ValueError, match=f"reference_instances {complaint}"):
-        score_case(labels, labels, SPACING, "mm", STRUCTURES, **{**counting, "reference_instances": fault(ids)})
-    scores = score_case(labels, labels, SPACING, "mm", STRUCTURES, **{**counting, "instances": fault(ids)})
+        score_case(labels, labels, SPACING, STRUCTURES, **{**counting, "reference_instances": fault(ids)})
+    scores = score_case(labels, labels, SPACING, STRUCTURES, **{**counting, "instances": fault(ids)})
     assert {s.status for s in scores} == {Status.INVALID_OUTPUT}
     assert f"instances {complaint}" in scores[0].detail
 
@@ -399,9 +399,7 @@ def test_the_mean_of_a_table_gets_worse_with_every_prediction_that_is_deleted(me
 @pytest.mark.parametrize("failure", [None, *sorted(FAILURES)])
 def test_lesions_of_a_failure_on_a_negative_case_are_a_false_positive_without_recall(failure):
     prediction = label_map() if failure is None else None
-    scores = score_case(
-        prediction, label_map(tumour=False), SPACING, "mm", FORMS, failure=failure, region=label_map() > 0
-    )
+    scores = score_case(prediction, label_map(tumour=False), SPACING, FORMS, failure=failure, region=label_map() > 0)
     found = {
         s.metric: s.value for s in scores if s.structure == "tumour" and s.definition == METRICS[s.metric].definition
     }
@@ -413,7 +411,7 @@ def test_lesions_of_a_failure_on_a_negative_case_are_a_false_positive_without_re
 def test_a_missed_lesion_has_no_recall_in_sizes_that_the_reference_has_not():
     reference = label_map()
     for options in ({}, {"failure": Status.TIMEOUT}):
-        scores = score_case(label_map(tumour=False), reference, SPACING, "mm", FORMS, **options)
+        scores = score_case(label_map(tumour=False), reference, SPACING, FORMS, **options)
         found = {s.metric: s.value for s in scores if s.structure == "tumour"}
         sizes = [found[f"lesion_recall_{size}"] for size in ("small", "medium", "large")]
         assert sorted(sizes, key=str) == [0.0, None, None]
@@ -452,7 +450,7 @@ AFFINE = np.array([[-0.8, 0, 0, 90], [0, -0.8, 0, 120], [0, 0, 2.5, -40], [0, 0,
 def on_grids(prediction: Geometry, reference: Geometry) -> set[tuple[str, str]]:
     labels = np.zeros((6, 8, 10), np.uint8)
     labels[1:4, 2:6, 3:8] = 1
-    scores = score_case(labels, labels, (0.8, 0.8, 2.5), "mm", [("liver", 2.0)], geometries=(prediction, reference))
+    scores = score_case(labels, labels, (0.8, 0.8, 2.5), [("liver", 2.0)], geometries=(prediction, reference))
     return {(str(score.status), score.detail) for score in scores if score.metric == "dsc"}
 
 

@@ -41,7 +41,7 @@ def ours(*definitions: str) -> Scorer:
     def score(
         prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], structures: Structures
     ) -> Values:
-        scores = score_case(prediction, reference, spacing, "mm", structures, definitions=definitions)
+        scores = score_case(prediction, reference, spacing, structures, definitions=definitions)
         values: Values = {name: {} for name, _ in structures}
         for found in scores:
             if found.definition in ("counts", definitions[0]) and found.metric in SHOWN:

@@ -46,9 +46,9 @@ def score_case(
     prediction: ArrayLike | None,
     reference: ArrayLike,
     spacing: Sequence[float],
-    unit: Literal["mm", "px"],
     structures: Sequence[ScoredStructure | tuple],
     *,
+    unit: Literal["mm", "px"] = "mm",
     annotated: Collection[str] | None = None,
     failure: Status | None = None,
     layout: Task | None = None,
@@ -65,8 +65,8 @@ def score_case(
             another shape is scored as `invalid_geometry`, one that is no label map as `invalid_output`.
         reference: integer label map (*s).
         spacing: voxel size per axis, in `unit`.
-        unit: of spacing, tolerances and distances.
         structures: in label order; a tuple holds the fields of `ScoredStructure`.
+        unit: of spacing, tolerances and distances.
         annotated: structures that the reference marks; None for all.
         failure: why the prediction does not count, where it does not.
         layout: of the task; where it counts instances, `metrics_of` its things, and of stuff in panoptic tasks, are

@@ -19,7 +19,8 @@ def mask_rows(case: ScoredCase) -> list[dict[str, Any]]:
     }
     failure = None if case.status is Status.OK else case.status
     scores = score_case(
-        *(case.prediction.get("labels"), case.reference, case.spacing, case.unit, case.structures),
+        *(case.prediction.get("labels"), case.reference, case.spacing, case.structures),
+        unit=case.unit,
         failure=failure,
         instances=case.prediction.get("instances"),
         **counting,

@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TEST_FLAGS ?= -n 2
-test test-slow: export OMP_NUM_THREADS = 1  # two processes on two cores: more threads than that only wait
+# Two processes on two cores: more threads than that only wait.
+test test-slow: export OMP_NUM_THREADS = 1
 
 .PHONY: setup quickstart test test-slow lint clean
 

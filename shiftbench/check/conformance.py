@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
@@ -12,19 +11,15 @@ from torch import Tensor, nn
 from shiftbench.blocks import untrained
 from shiftbench.check.estimators import check_estimator
 from shiftbench.check.findings import (
-    BACKBONES,
-    OTHERS,
     Broken,
     Finding,
     Skipped,
+    clause_by_clause,
     fingerprint,
-    has_required,
-    imports_the_api_alone,
     refuse_changes,
     refuses_lacking,
-    tried,
 )
-from shiftbench.check.problem import CLASSES, Problem, problem
+from shiftbench.check.problem import CLASSES, Problem
 from shiftbench.contract import SIDECAR_BYTES, decode_prediction, grant
 from shiftbench.methods import LoadedMethod
 from shiftbench.networks import Normalised
@@ -43,19 +38,7 @@ def check_method(loaded: LoadedMethod) -> list[Finding]:
     """
     if loaded.method.track is Track.ESTIMATE:
         return check_estimator(loaded)
-    findings = [tried("imports nothing of ShiftBench but shiftbench.api", lambda: imports_the_api_alone(loaded.path))]
-    findings.append(tried("raises NotApplicable where the backbone lacks what it requires", lambda: _requires(loaded)))
-    suitable = [b for b in BACKBONES if has_required(loaded, b)]
-    if not suitable:
-        words = f"requires {', '.join(loaded.method.requires)}"
-        return [*findings, Finding("applies to a backbone of the check", "failed", words)]
-    trial = Trial(loaded, problem(suitable[0], 2))
-    for name, clause in CLAUSES.items():
-        broken = not trial.first and clause is not Trial.predicts_every_case
-        findings.append(Finding(name, "skipped") if broken else tried(name, functools.partial(clause, trial)))
-    for words, other in OTHERS.items():
-        findings.append(tried(words, Trial(loaded, problem(suitable[0], **other)).predicts_every_case))
-    return findings
+    return clause_by_clause(loaded, lambda of: Trial(loaded, of), lambda: _requires(loaded), CLAUSES)
 
 
 class Trial:

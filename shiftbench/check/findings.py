@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -113,3 +114,33 @@ def refuse_changes(before: dict[str, str], of: Problem) -> None:
     changed = [name for name, digest in before.items() if digest != now[name]]
     if changed:
         raise Broken(f"changed in place: {', '.join(changed)}")
+
+
+def clause_by_clause(
+    loaded: LoadedMethod,
+    make: Callable[[Problem], Any],
+    requires: Callable[[], str | None],
+    clauses: Mapping[str, Callable[[Any], str | None]],
+) -> list[Finding]:
+    """Every clause of a contract, tried in turn; what cannot be tried because the first one broke is `skipped`.
+
+    Args:
+        loaded: the method or estimator.
+        make: a trial of it on one problem, whose `first` holds what its first run gave and is empty before.
+        requires: whether a backbone that lacks what it requires is refused.
+        clauses: by what they say, called with a trial; the first one runs it, and is tried on `OTHERS` too.
+    """
+    findings = [tried("imports nothing of ShiftBench but shiftbench.api", lambda: imports_the_api_alone(loaded.path))]
+    findings.append(tried("raises NotApplicable where the backbone lacks what it requires", requires))
+    suitable = [b for b in BACKBONES if has_required(loaded, b)]
+    if not suitable:
+        words = f"requires {', '.join(loaded.method.requires)}"
+        return [*findings, Finding("applies to a backbone of the check", "failed", words)]
+    trial = make(problem(suitable[0], 2))
+    running = next(iter(clauses.values()))
+    for name, clause in clauses.items():
+        broken = not len(trial.first) and clause is not running
+        findings.append(Finding(name, "skipped") if broken else tried(name, functools.partial(clause, trial)))
+    for words, other in OTHERS.items():
+        findings.append(tried(words, functools.partial(running, make(problem(suitable[0], **other)))))
+    return findings

@@ -12,6 +12,7 @@ import pandas as pd
 from shiftbench.errors import OutputError
 from shiftbench.metrics.case import REFERENCE_EMPTY
 from shiftbench.metrics.scorers import CALIBRATION_SCORERS, METRICS
+from shiftbench.robustness.constants import SOURCE_ONLY
 from shiftbench.stats import Interval, paired_difference
 from shiftbench.types import FAILURES, Status
 
@@ -203,12 +204,16 @@ def matched(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
     return a.loc[seeds], b.loc[seeds, a.columns]
 
 
-def gain_over(entry: Entry, base: Entry | None) -> Interval | None:
-    """Paired difference of an entry to source-only; None for source-only itself and where the patients differ."""
-    if base is None or entry.method == base.method:
-        return None
-    pair = matched(entry.scores, base.scores)
-    return paired_difference(*pair) if pair else None
+def gains_of(entries: Sequence[Entry]) -> dict[tuple, Interval]:
+    """Identity of each entry to its paired difference to source-only; none for itself and where the patients differ."""
+    source_only = {(e.backbone, e.budget, *e.place): e for e in entries if e.method == SOURCE_ONLY}
+    gains: dict[tuple, Interval] = {}
+    for entry in entries:
+        base = source_only.get((entry.backbone, entry.budget, *entry.place))
+        pair = matched(entry.scores, base.scores) if base is not None and entry.method != SOURCE_ONLY else None
+        if pair is not None:
+            gains[entry.identity] = paired_difference(*pair)
+    return gains
 
 
 def known_means(rows: pd.DataFrame, metric: str, definition: str | None = None) -> dict[tuple, float]:

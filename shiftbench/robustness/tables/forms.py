@@ -5,12 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from shiftbench.metrics.scorers import LESION_SCORERS, METRICS, TUBE_SCORERS
-from shiftbench.robustness.constants import SOURCE_ONLY
 from shiftbench.robustness.patients import (
     ENTRY,
     bounds,
     entries_of,
-    gain_over,
+    gains_of,
     known_means,
     limits,
     patient_table,
@@ -71,7 +70,7 @@ def forms(rows: pd.DataFrame) -> pd.DataFrame:
 def _of_structure(rows: pd.DataFrame, structure: str, lead: str, leading: pd.DataFrame) -> list[dict]:
     entries = entries_of(patient_table(leading, lead))
     parts = {part: known_means(rows, *part) for part in PARTS if part[0] in LEADING[lead]}
-    source_only = {(e.backbone, e.budget, *e.place): e for e in entries if e.method == SOURCE_ONLY}
+    gains = gains_of(entries)
     failed = leading[leading["status"].isin(FAILURES)].groupby(ENTRY, dropna=False).size()
     n_failed = {plain(key): int(n) for key, n in failed.items()}
     head = {"structure": structure, "metric": lead, "definition": METRICS[lead].definition}
@@ -79,7 +78,7 @@ def _of_structure(rows: pd.DataFrame, structure: str, lead: str, leading: pd.Dat
         dict(zip(ENTRY, entry.identity, strict=True))
         | head
         | limits("score", mean_interval(entry.scores))
-        | bounds("gain", gain_over(entry, source_only.get((entry.backbone, entry.budget, *entry.place))))
+        | bounds("gain", gains.get(entry.identity))
         | {"n_failed": n_failed.get(entry.identity, 0)}
         | {
             column(*part): means.get(entry.identity)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from shiftbench.robustness.constants import SOURCE_ONLY
 from shiftbench.robustness.patients import (
     ENTRY,
     bounds,
     entries_of,
-    gain_over,
+    gains_of,
     known_means,
     limits,
     patient_table,
@@ -45,12 +44,12 @@ def segments(rows: pd.DataFrame) -> pd.DataFrame:
 def _of_structure(rows: pd.DataFrame, structure: str) -> list[dict]:
     entries = entries_of(patient_table(rows, "pq"))
     parts = {name: known_means(rows, name) for name in PARTS}
-    source_only = {(e.backbone, e.budget, *e.place): e for e in entries if e.method == SOURCE_ONLY}
+    gains = gains_of(entries)
     return [
         dict(zip(ENTRY, entry.identity, strict=True))
         | {"structure": structure}
         | limits("pq", mean_interval(entry.scores))
-        | bounds("gain", gain_over(entry, source_only.get((entry.backbone, entry.budget, *entry.place))))
+        | bounds("gain", gains.get(entry.identity))
         | {name: means.get(entry.identity) for name, means in parts.items()}
         for entry in entries
     ]

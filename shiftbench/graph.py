@@ -10,7 +10,7 @@ from typing import Any
 from shiftbench.domains import Part
 from shiftbench.rng import digest
 from shiftbench.spec import Scenario
-from shiftbench.types import Track
+from shiftbench.types import Status, Track
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,49 @@ class Task:
     needs: tuple[str, ...]
     label: str
     seconds: float  # a guess, for the order of work and the time left
+    made_of: Any = None  # what the key is the hash of
 
     @property
     def id(self) -> str:
         """Address of the task's record."""
         return f"{self.kind}/{self.key}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How tasks are run; nothing of it is part of a key.
+
+    Attributes:
+        isolate: "auto" (a sandbox where there is bubblewrap), "strict" (a sandbox or nothing), "off" (a process).
+        seconds: wall-clock limit of a task.
+        memory_mb: limit of the memory of a method's process, MiB; None for the machine's.
+    """
+
+    isolate: str = "auto"
+    seconds: float = 6 * 3600.0
+    memory_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt at a task ended.
+
+    Attributes:
+        seconds: wall-clock of the attempt.
+        cause: of a failure, one sentence.
+        status: of `Status`, or "fatal" where the result folder itself is the trouble.
+        reason: of a failure, what a retry rule goes by: "exception", "out_of_memory", "signal", "timeout", "nan",
+            "lost" (the worker or its node is gone) or "input" (a task that it needs failed).
+        again: the task will be attempted again in this run, so that this is not its end.
+    """
+
+    task: Task
+    ok: bool
+    seconds: float
+    cause: str = ""
+    status: str = str(Status.OK)
+    reason: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,5 +145,5 @@ class Plan:
         self, kind: str, payload: Mapping[str, Any], needs: Sequence[str], label: str, seconds: float, key: Any
     ) -> Task:
         """The task with this address, made once however often it is asked for."""
-        task = Task(kind, digest(kind, key), payload, tuple(dict.fromkeys(needs)), label, seconds)
+        task = Task(kind, digest(kind, key), payload, tuple(dict.fromkeys(needs)), label, seconds, key)
         return self.tasks.setdefault(task.id, task)

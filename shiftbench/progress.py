@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from shiftbench.engine.local import Outcome
-from shiftbench.graph import Plan, Task
+from shiftbench.graph import Outcome, Plan, Task
 from shiftbench.store import Store
 
 PLAIN_SECONDS = 15.0  # between lines where there is no terminal

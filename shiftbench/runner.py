@@ -16,9 +16,9 @@ from typing import Any
 import pandas as pd
 
 from shiftbench.data.folders import parse_places
-from shiftbench.engine.local import LocalEngine, Outcome
+from shiftbench.engine.local import LocalEngine
 from shiftbench.errors import DataError, MethodError, OutputError
-from shiftbench.graph import MethodCard, Options, Plan, Task, Unit
+from shiftbench.graph import MethodCard, Options, Outcome, Plan, Task, Unit
 from shiftbench.methods import locate_method, shipped_methods
 from shiftbench.plan import plan, write_cards
 from shiftbench.rng import digest

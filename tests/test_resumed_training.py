@@ -13,6 +13,7 @@ from shiftbench.engine.local import topological
 from shiftbench.runner import prepare
 from shiftbench.train import Checkpoint
 from shiftbench.worker import data, training
+from shiftbench.worker.perform import Context
 
 
 class Killed(BaseException):
@@ -31,8 +32,8 @@ def trained(job, words=lambda text: None):
     for name in topological(tasks):
         task = tasks[name]
         if task.kind in ("anatomy", "images", "references") and not job.store.done(task.kind, task.key):
-            data.HANDLERS[task.kind](job.store, task.key, task.payload, words)
-    training.train(job.store, train.key, train.payload, words)
+            data.HANDLERS[task.kind](Context(job.store), task.key, task.payload)
+    training.train(Context(job.store, report=words), train.key, train.payload)
     return train
 
 

@@ -27,6 +27,7 @@ from shiftbench.spec import load_scenario
 from shiftbench.store import Store
 from shiftbench.types import Prediction, Status, Track
 from shiftbench.worker.method import predict
+from shiftbench.worker.perform import Context
 from shiftbench.worker.selection import SourceProportions, consistency, selection_facts, source_proportions
 
 # The criterion.
@@ -163,7 +164,7 @@ def test_scores_change_no_prediction_and_no_address_of_other_methods(ran):
     store, same = Store(out), {both[i].label: both[i] for i in chosen}
     for task in alone.values():
         if task.payload["method"]["variant"] == "pred_bn":
-            predict(store, task.key, task.payload, lambda words: None)
+            predict(Context(store), task.key, task.payload)
             assert labels_of(store, task) == labels_of(store, same[task.label])
 
 

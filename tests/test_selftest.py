@@ -23,7 +23,7 @@ from shiftbench.errors import OutputError
 from shiftbench.selftest import BackendError, backends, golden, refusal, refuse_broken_backends, selftest
 from shiftbench.selftest.check import Golden, checked
 from shiftbench.worker import data
-from shiftbench.worker.serve import attempt
+from shiftbench.worker.perform import Context, attempt
 
 FORMS = {"organ", "tube", "lesions"}
 
@@ -167,12 +167,12 @@ def test_a_check_tells_shapes_nothing_and_infinity_apart():
 def test_a_run_with_a_broken_library_stops_at_its_first_score(monkeypatch):
     task = {"structures": [["liver", 2.0, "organ"], ["tumour", 1.0, "lesions"]], "predict": "p", "test": {}}
     monkeypatch.setattr(cc3d, "connected_components", by_faces)
-    answer = attempt(data.score, None, "key", task)
+    answer = attempt(data.score, Context(None), "key", task)
     assert answer["fatal"] and not answer["ok"] and answer["cause"].startswith("connected-components-3d ")
     monkeypatch.setattr(cc3d, "connected_components", COMPONENTS)
-    assert attempt(data.score, None, "key", task)["cause"] == answer["cause"]  # a process looks once
+    assert attempt(data.score, Context(None), "key", task)["cause"] == answer["cause"]  # a process looks once
     module._first_problem.cache_clear()
-    assert "connected-components-3d" not in attempt(data.score, None, "key", task)["cause"]
+    assert "connected-components-3d" not in attempt(data.score, Context(None), "key", task)["cause"]
 
 
 def test_a_run_is_not_stopped_by_a_library_that_its_structures_do_not_need(monkeypatch):

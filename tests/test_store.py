@@ -9,7 +9,7 @@ import pytest
 
 from shiftbench.errors import OutputError
 from shiftbench.store import Store, write_json
-from shiftbench.worker.serve import attempt
+from shiftbench.worker.perform import Context, attempt
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_worker_tells_a_full_disk_from_a_failed_task(store):
         raise RuntimeError("no such luck")
 
     for handler in (full, wrapped):
-        answer = attempt(handler, store, "k", {})
+        answer = attempt(handler, Context(store), "k", {})
         assert answer["fatal"] and answer["cause"].startswith("the disk is full; free some space")
-    answer = attempt(broken, store, "k", {})
+    answer = attempt(broken, Context(store), "k", {})
     assert not answer["fatal"] and answer["cause"] == "RuntimeError: no such luck" and "broken" in answer["trace"]

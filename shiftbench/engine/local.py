@@ -11,12 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, Listener, wait
 from pathlib import Path
 from typing import Any
 
-from shiftbench.graph import Task
+from shiftbench.graph import Outcome, Settings, Task
 from shiftbench.store import Store
 from shiftbench.types import Status
 
@@ -28,17 +28,6 @@ LANE = {
     "card": "data",
 }  # every other kind: "method"
 START_SECONDS = 120.0  # for a process to import its libraries and report
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a task ended; `answer` is the worker's, or the cause of its death."""
-
-    task: Task
-    ok: bool
-    seconds: float
-    cause: str = ""
-    status: str = str(Status.OK)
 
 
 @dataclass
@@ -66,7 +55,7 @@ class LocalEngine:
         gpus: the GPUs that methods compute on, as CUDA_VISIBLE_DEVICES names them; none for the CPU. A process keeps
             to one of them.
         jobs_per_device: processes of methods per GPU; small networks leave room for several.
-        timeout: seconds a task may take.
+        settings: how tasks are run.
     """
 
     def __init__(
@@ -77,9 +66,9 @@ class LocalEngine:
         threads: int,
         gpus: Sequence[str] = (),
         jobs_per_device: int = 1,
-        timeout: float = 6 * 3600.0,
+        settings: Settings = Settings(),
     ):
-        self.root, self.jobs, self.threads, self.timeout = root, jobs, threads, timeout
+        self.root, self.jobs, self.threads, self.settings = root, jobs, threads, settings
         self.seats = [gpu for _ in range(jobs_per_device) for gpu in gpus]  # one process of methods each
         self.store = Store(root)
         self.secret = secrets.token_bytes(16)
@@ -177,6 +166,7 @@ class LocalEngine:
             lane,
             str(self.root),
             str(self.threads),
+            json.dumps(asdict(self.settings)),
         ]
         environment = {**os.environ, **{name: str(self.threads) for name in THREAD_VARIABLES}}
         gpu = self._free_gpu() if lane == "method" else None
@@ -229,7 +219,7 @@ class LocalEngine:
         return outcomes
 
     def _overdue(self, worker: _Worker) -> bool:
-        limit = self.timeout if worker.ready else START_SECONDS
+        limit = self.settings.seconds if worker.ready else START_SECONDS
         return time.monotonic() - worker.started > limit
 
     def _answered(self, worker: _Worker, answer: dict[str, Any]) -> Outcome:
@@ -254,7 +244,7 @@ class LocalEngine:
         return self._buried(worker, words, status)
 
     def _too_long(self, worker: _Worker) -> Outcome:
-        limit = self.timeout if worker.ready else START_SECONDS
+        limit = self.settings.seconds if worker.ready else START_SECONDS
         worker.process.kill()
         worker.process.wait()
         return self._buried(worker, f"the task took more than {limit:.0f} s", Status.TIMEOUT)

@@ -23,19 +23,21 @@ from shiftbench.worker.cases import labelled, recipe_of, unlabelled
 from shiftbench.worker.estimate import StoredImages, estimates
 from shiftbench.worker.kept import kept
 from shiftbench.worker.memory import PeakMemory
+from shiftbench.worker.perform import Context
 from shiftbench.worker.selection import MIRRORED, SourceProportions, selection_facts, source_proportions
-from shiftbench.worker.training import Report, load_state, prepare, train
+from shiftbench.worker.training import load_state, prepare, train
 
 
-def predict(store: Store, key: str, task: Mapping[str, Any], report: Report) -> None:
+def predict(context: Context, key: str, task: Mapping[str, Any]) -> None:
     """Adapts and predicts one fold or stream; what fails is recorded case by case and never counts as done."""
     try:
-        _predict(store, key, task, report)
+        _predict(context, key, task)
     except NotApplicable as reason:
-        store.publish("predict", key, {"not_applicable": str(reason), "cases": {}})
+        context.store.publish("predict", key, {"not_applicable": str(reason), "cases": {}})
 
 
-def _predict(store: Store, key: str, task: Mapping[str, Any], report: Report) -> None:
+def _predict(context: Context, key: str, task: Mapping[str, Any]) -> None:
+    store = context.store
     if "not_applicable" in task:
         raise NotApplicable(task["not_applicable"].rstrip("."))
     loaded = from_payload(task["method"])
@@ -47,7 +49,7 @@ def _predict(store: Store, key: str, task: Mapping[str, Any], report: Report) ->
     with store.workspace() as folder:
         places = list(_places(store, task))
         for i, (name, images_key, case) in enumerate(places):
-            report(f"case {i + 1} of {len(places)}")
+            context.report(f"case {i + 1} of {len(places)}")
             image = torch.from_numpy(load_image(store, images_key, case)).to(task["device"])
             arrays, record["cases"][name] = stream.one(image)
             if arrays:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import json
 import os
 import signal
 import sys
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -19,21 +17,22 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
-from shiftbench.errors import OutputError, ShiftBenchError
+from shiftbench.graph import Settings
 from shiftbench.store import Store
-from shiftbench.types import Status
+from shiftbench.worker.perform import Context, attempt
 
 LANES = {"data": "shiftbench.worker.data", "method": "shiftbench.worker.method"}
 
 
-def serve(connection: Connection, lane: str, root: str, threads: int) -> None:
+def serve(connection: Connection, lane: str, root: str, threads: int, settings: Settings) -> None:
     """Runs tasks [kind, key, payload] (JSON) from `connection` until it closes.
 
     Says {"progress": words} while a task is under way, {"warning": words} where something is worth saying to the
     user (libraries' own warnings go to standard error), and {"ok": ...} at its end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
-    handlers, store = import_module(LANES[lane]).HANDLERS, Store(Path(root))
+    handlers = import_module(LANES[lane]).HANDLERS
+    context = Context(Store(Path(root)), settings, lambda words: _send(connection, {"progress": words}))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     warnings.showwarning = _told(connection)
@@ -43,26 +42,13 @@ def serve(connection: Connection, lane: str, root: str, threads: int) -> None:
             kind, key, payload = json.loads(connection.recv_bytes())
         except (EOFError, OSError):
             return
-        started = time.perf_counter()
         handler = handlers.get(kind, _unknown(kind, lane))
-        answer = attempt(handler, store, key, payload, lambda words: _send(connection, {"progress": words}))
-        _send(connection, {**answer, "seconds": time.perf_counter() - started})
+        _send(connection, attempt(handler, context, key, payload))
 
 
 def _send(connection: Connection, answer: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):  # the parent is gone, and this process with it
         connection.send_bytes(json.dumps(answer).encode())
-
-
-def attempt(
-    handler: Any, store: Store, key: str, payload: Any, report: Callable[[str], None] = lambda words: None
-) -> dict[str, Any]:
-    """The answer to one task: done, or the cause of its failure."""
-    try:
-        handler(store, key, payload, report)
-        return {"ok": True}
-    except Exception as error:
-        return _failed(error)
 
 
 def _told(connection: Connection) -> Callable[..., None]:
@@ -87,33 +73,6 @@ def _unknown(kind: str, lane: str) -> Any:
     return refuse
 
 
-def _failed(error: Exception) -> dict[str, Any]:
-    """The answer for a task that raised; `fatal` where the result folder itself is the trouble."""
-    full = _disk_is_full(error)
-    expected = isinstance(error, ShiftBenchError) or hasattr(error, "record")
-    cause = str(error) if expected else f"{type(error).__name__}: {error}"
-    return {
-        "ok": False,
-        "fatal": full or isinstance(error, OutputError),
-        "status": str(_status(error)),
-        "cause": "the disk is full; free some space or give --out elsewhere, then run again" if full else cause,
-        "trace": traceback.format_exc(),
-        "record": getattr(error, "record", {}),
-    }
-
-
-def _disk_is_full(error: Exception) -> bool:
-    """Also where a library wraps the system's error in one of its own."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
-
-
-def _status(error: Exception) -> Status:
-    if hasattr(error, "status"):
-        return Status(error.status)
-    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return Status.OUT_OF_MEMORY if memory else Status.FAILED
-
-
 def end_with_parent() -> None:
     """Ends this process when its parent is gone, however it went."""
     parent = os.getppid()
@@ -129,11 +88,11 @@ def _watch(parent: int) -> None:
 
 
 def main() -> None:
-    """Entry of a pool process: ADDRESS LANE ROOT THREADS, the connection's secret on standard input."""
-    address, lane, root, threads = sys.argv[1:]
+    """Entry of a pool process: ADDRESS LANE ROOT THREADS SETTINGS (JSON), the connection's secret on standard input."""
+    address, lane, root, threads, settings = sys.argv[1:]
     end_with_parent()
     secret = bytes.fromhex(sys.stdin.readline().strip())
-    serve(Client(address, authkey=secret), lane, root, int(threads))
+    serve(Client(address, authkey=secret), lane, root, int(threads), Settings(**json.loads(settings)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,8 +20,7 @@ from shiftbench.store import Store
 from shiftbench.tasks import Task
 from shiftbench.train import Checkpoint, Progress, fit_supervised
 from shiftbench.worker.cases import labelled, recipe_of, tuples
-
-Report = Callable[[str], None]  # told in words how far a task is
+from shiftbench.worker.perform import Context
 
 # What of a training task the network and its weights depend on, beside the data.
 TRAINED = ("backbone", "architecture", "dimension", "layout", "normalise", "window", "recipe", "seed")
@@ -41,8 +40,9 @@ def untrained(task: Mapping[str, Any], channels: int) -> Normalised:
     )
 
 
-def train(store: Store, key: str, task: Mapping[str, Any], report: Report) -> None:
+def train(context: Context, key: str, task: Mapping[str, Any]) -> None:
     """The source training that every method without its own shares; a killed one goes on from its last checkpoint."""
+    store = context.store
     started = time.perf_counter()
     cases = labelled(store, Part.of(task["train"]), task["device"], instances=Task.of(task["layout"]).counts_instances)
     channels = int(cases.images[0].shape[0])
@@ -55,7 +55,7 @@ def train(store: Store, key: str, task: Mapping[str, Any], report: Report) -> No
         note=notes.__setitem__,
         rng=generator(task["seed"], "train"),
         checkpoint=Checkpoint(store.unfinished("train", key), identity=key),
-        observe=lambda progress: report(_in_words(progress)),
+        observe=lambda progress: context.report(_in_words(progress)),
     )
     record = {
         "task": {k: task[k] for k in TRAINED},
@@ -79,8 +79,9 @@ def _in_words(progress: Progress) -> str:
     return f"step {progress.step} of {progress.steps}, loss {progress.loss:.3f}{score}{left}"
 
 
-def prepare(store: Store, key: str, task: Mapping[str, Any], report: Report) -> None:
+def prepare(context: Context, key: str, task: Mapping[str, Any]) -> None:
     """A method's own source training (`prepare`), or its sidecar beside the shared model (`summarise`)."""
+    store = context.store
     loaded = from_payload(task["method"])
     shared = store.record("train", task["train"])
     source, source_val = (

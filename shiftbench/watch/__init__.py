@@ -1,0 +1,1 @@
+"""Watching a run: what happens in it, and who is told."""

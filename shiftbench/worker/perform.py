@@ -1,0 +1,91 @@
+"""One task performed in this process: the way in for every engine."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from shiftbench.errors import OutputError, ShiftBenchError
+from shiftbench.graph import Settings
+from shiftbench.store import Store
+from shiftbench.types import Status
+
+# Kind of task to the module whose HANDLERS has it: a process that scores never imports what trains.
+MODULES = {
+    **dict.fromkeys(("anatomy", "images", "references", "score", "card"), "shiftbench.worker.data"),
+    **dict.fromkeys(("train", "prepare", "predict"), "shiftbench.worker.method"),
+}
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every handler is given: where results go, how tasks are run, and whom to tell how far a task is."""
+
+    store: Store
+    settings: Settings = Settings()
+    report: Callable[[str], None] = lambda words: None
+
+
+Handler = Callable[[Context, str, Mapping[str, Any]], None]
+
+
+def perform(context: Context, kind: str, key: str, payload: Mapping[str, Any]) -> Answer:
+    """Does one task; see `attempt`."""
+    return attempt(handler_of(kind), context, key, payload)
+
+
+def handler_of(kind: str) -> Handler:
+    """Who does tasks of this kind."""
+    return import_module(MODULES[kind]).HANDLERS[kind]
+
+
+def attempt(handler: Handler, context: Context, key: str, payload: Mapping[str, Any]) -> Answer:
+    """What an engine is told: {"ok", "seconds"}, and of a failure the fields of `_failed`."""
+    started = time.perf_counter()
+    try:
+        handler(context, key, payload)
+        answer: Answer = {"ok": True}
+    except Exception as error:
+        answer = _failed(error)
+    return {**answer, "seconds": time.perf_counter() - started}
+
+
+def _failed(error: Exception) -> Answer:
+    """The answer for a task that raised; `fatal` where the result folder itself is the trouble."""
+    full = _disk_is_full(error)
+    expected = isinstance(error, ShiftBenchError) or hasattr(error, "record")
+    cause = str(error) if expected else f"{type(error).__name__}: {error}"
+    status, reason = _status(error)
+    return {
+        "ok": False,
+        "fatal": full or isinstance(error, OutputError),
+        "status": str(status),
+        "reason": reason,
+        "cause": "the disk is full; free some space or give --out elsewhere, then run again" if full else cause,
+        "trace": traceback.format_exc(),
+        "record": getattr(error, "record", {}),
+    }
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Also where a library wraps the system's error in one of its own."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+
+
+def _status(error: Exception) -> tuple[Status, str]:
+    """Status of the rows, and the reason that retry rules go by."""
+    if hasattr(error, "status"):
+        status = Status(error.status)
+        return status, getattr(error, "reason", REASONS.get(status, "exception"))
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return (Status.OUT_OF_MEMORY, "out_of_memory") if memory else (Status.FAILED, "exception")
+
+
+REASONS = {Status.OUT_OF_MEMORY: "out_of_memory", Status.TIMEOUT: "timeout"}

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Floor of every module, lowest first; a module imports only from lower floors, or from its own package.
 FLOORS = [
     {"types", "rng", "errors", "version", "tasks"},
-    {"backbones"},
+    {"backbones", "machine"},
     {"spec", "shifts", "data", "metrics", "networks", "losses", "instances"},
     {"stats", "train", "inference", "contract", "overrides"},
     {"robustness", "blocks"},

@@ -1,14 +1,13 @@
-"""A run: scenarios and methods in, a tidy table of rows out, everything computed once and kept."""
+"""A run asked for: scenarios and methods planned, and the folder opened."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,21 @@ import pandas as pd
 
 from shiftbench.data.folders import parse_places
 from shiftbench.engine.local import LocalEngine
-from shiftbench.errors import DataError, MethodError, OutputError
-from shiftbench.graph import MethodCard, Options, Outcome, Plan, Task, Unit
+from shiftbench.errors import MethodError, OutputError
+from shiftbench.graph import MethodCard, Options, Plan
+from shiftbench.machine import cores, gpus, resolve_device
 from shiftbench.methods import locate_method, shipped_methods
 from shiftbench.plan import plan, write_cards
 from shiftbench.rng import digest
-from shiftbench.scoring import score_fold
+from shiftbench.runner.compute import Observer, compute
+from shiftbench.runner.rows import ROWS, collect, write_rows
 from shiftbench.shifts import OPERATORS, POPULATIONS
-from shiftbench.spec import SALT_VARIABLE, Scenario, commitment, load_scenario, load_suite, unsealed
+from shiftbench.spec import SALT_VARIABLE, Scenario, commitment, load_suite, unsealed
 from shiftbench.store import Store, read_json, write_json
-from shiftbench.tasks import Task as Layout
-from shiftbench.types import Row, Status, Track
+from shiftbench.types import Track
 from shiftbench.version import __version__
 
-ROWS = "rows.csv.gz"
-COLUMNS = list(Row.__dataclass_fields__)
-RECORDED = ("shiftbench", "torch", "monai", "numpy", "scipy", "scikit-image", "edt", "connected-components-3d")
 Data = Mapping[str, str | Path] | str | Path | Sequence[str] | None
-Observer = Callable[[str, Plan, Sequence[Task], Outcome | None], None]  # event, plan, tasks under way, what ended
 
 
 @dataclass(frozen=True)
@@ -197,42 +193,6 @@ def places(data: Data) -> tuple[dict[str, Path], tuple[Path, ...]]:
     return parse_places([str(data)] if isinstance(data, str | Path) else [str(d) for d in data])
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def resolve_device(device: str) -> str:
-    """Where to compute, "cpu" or "cuda"; "auto" takes a GPU that torch can use.
-
-    Raises:
-        DataError: CUDA was asked for and torch has none.
-    """
-    if device == "cpu":
-        return "cpu"
-    seen = sys.platform == "win32" or Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
-    usable = False
-    if seen or device == "cuda":
-        import torch  # only where there may be a GPU
-
-        usable = torch.cuda.is_available()
-    if device == "cuda" and not usable:
-        raise DataError(
-            "CUDA was asked for and torch finds no GPU", remedy="use --device cpu, or see `shiftbench doctor`"
-        )
-    return "cuda" if usable else "cpu"
-
-
-def gpus(device: str) -> tuple[str, ...]:
-    """The GPUs that methods may compute on, as CUDA_VISIBLE_DEVICES names them; none on the CPU."""
-    if device != "cuda":
-        return ()
-    import torch  # only where there is a GPU
-
-    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return tuple(named or map(str, range(torch.cuda.device_count())))
-
-
 def method_cards(specs: Sequence[str], store: Store) -> list[MethodCard]:
     """What the named methods are; source-only is always among them.
 
@@ -266,111 +226,3 @@ def _ask_for_cards(specs: Sequence[str]) -> Any:
     if done.returncode:
         raise MethodError("the methods could not be looked at", remedy=f"python said: {done.stderr.strip()[-400:]}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def compute(graph: Plan, store: Store, engine: LocalEngine, observer: Observer | None) -> None:
-    """Runs on `engine` every task that is not in the store yet.
-
-    Raises:
-        DataError: a dataset cannot be used; what was finished stays.
-        OutputError: the folder can no longer be written.
-    """
-    if observer:
-        observer("start", graph, [], None)
-    said = 0
-    for outcome in engine.run(graph.tasks, tick=lambda: observer and observer("tick", graph, engine.running(), None)):
-        for words in engine.said()[said:]:
-            said += 1
-            if observer:
-                observer("warning", graph, [], replace(outcome, cause=words))
-        if observer:
-            observer("end", graph, engine.running(), outcome)
-        if outcome.status == "fatal":
-            raise OutputError(outcome.cause.rstrip("."))
-        if not outcome.ok and outcome.task.kind in ("anatomy", "images", "references"):
-            raise DataError(outcome.cause.rstrip("."))
-    store.sweep()
-    if observer:
-        observer("done", graph, [], None)
-
-
-def collect(graph: Plan, store: Store) -> pd.DataFrame:
-    """The rows of all units, sorted, with failures as rows."""
-    versions = "; ".join(f"{name} {_version(name)}" for name in RECORDED)
-    rows = []
-    for unit in [*graph.units, *graph.streams]:
-        for predict_id, score_id, test in unit.folds:
-            common = {
-                **unit.row,
-                "isolation": "process",
-                "checkpoint": _checkpoint(graph.tasks[predict_id], store)[:16],
-                "prediction": predict_id.split("/")[1],
-                "versions": versions,
-            }
-            scores = _fold_rows(unit, store, graph.tasks[score_id], predict_id.split("/")[1], test)
-            if unit.positions is not None:
-                scores = [{**score, "position": unit.positions[score["case"]]} for score in scores]
-            rows += [{**common, **score} for score in scores]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    table = table.astype({"stream": object, "stream_order": object, "order_seed": "Int64", "position": "Int64"})
-    keys = ["scenario", "target", "backbone", "budget", "method", "seed", "draw", "case", "structure", "metric"]
-    return table.sort_values([*keys, "stream", "order_seed"], kind="stable", ignore_index=True, na_position="first")
-
-
-def _fold_rows(unit: Unit, store: Store, score: Task, predict_key: str, test: Any) -> list[dict[str, Any]]:
-    if store.done(score.kind, score.key):
-        return store.record(score.kind, score.key)["rows"]
-    structures = score.payload["structures"]
-    if store.done("predict", predict_key):  # the scoring itself failed
-        failure = store.failure(score.kind, score.key) or {"cause": "scoring did not end"}
-        raise OutputError(failure["cause"].rstrip("."), where=score.id, remedy="run again")
-    failure = store.failure("predict", predict_key) or {"cause": "the task did not run", "status": str(Status.FAILED)}
-    entry = {"status": failure["status"], "detail": failure["cause"]}
-    names, donors = score.payload.get("names"), score.payload.get("donors")
-    layout = Layout.of(score.payload["layout"]) if "layout" in score.payload else None
-    cases = failure.get("cases") or {(names or {}).get(case, case): entry for case in test.where()}
-    prediction = {"cases": cases}
-    options = score.payload.get("options")
-    return score_fold(
-        store, prediction, predict_key, test, structures, names=names, donors=donors, layout=layout, options=options
-    )
-
-
-def _checkpoint(predict: Task, store: Store) -> str:
-    """Key of the source training behind a prediction."""
-    kind, key = predict.payload["state"]
-    if kind == "prepare" and store.done(kind, key):
-        return store.record(kind, key)["train"]
-    return key
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def write_rows(rows: pd.DataFrame, path: Path) -> None:
-    """The table as CSV, gzip; equal rows give equal bytes, and a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}")
-    rows.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
-    os.replace(temporary, path)
-
-
-def read_rows(folder: Path) -> pd.DataFrame:
-    """The rows of a result folder.
-
-    Raises:
-        OutputError: there are none.
-    """
-    path = folder / ROWS
-    if not path.is_file():
-        raise OutputError(f"no {ROWS} here", where=folder, remedy="give a folder that `shiftbench run` wrote")
-    text = dict.fromkeys(("method_version", "case", "patient", "bound", "detail", "stream", "stream_order"), str)
-    counts = dict.fromkeys(("order_seed", "position"), "Int64")
-    rows = pd.read_csv(path, dtype={**text, **counts}, low_memory=False)
-    return rows.reindex(columns=[*rows.columns, *(name for name in COLUMNS if name not in rows.columns)])
-
-
-__all__ = ["collect", "load_scenario", "read_rows", "run", "write_rows"]

@@ -1,0 +1,100 @@
+"""Rows out of a finished plan: what every unit scored, with failures as rows."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from shiftbench.errors import OutputError
+from shiftbench.graph import Plan, Task, Unit
+from shiftbench.scoring import score_fold
+from shiftbench.store import Store
+from shiftbench.tasks import Task as Layout
+from shiftbench.types import Row, Status
+
+ROWS = "rows.csv.gz"
+COLUMNS = list(Row.__dataclass_fields__)
+RECORDED = ("shiftbench", "torch", "monai", "numpy", "scipy", "scikit-image", "edt", "connected-components-3d")
+
+
+def collect(graph: Plan, store: Store) -> pd.DataFrame:
+    """The rows of all units, sorted, with failures as rows."""
+    versions = "; ".join(f"{name} {_version(name)}" for name in RECORDED)
+    rows = []
+    for unit in [*graph.units, *graph.streams]:
+        for predict_id, score_id, test in unit.folds:
+            common = {
+                **unit.row,
+                "isolation": "process",
+                "checkpoint": _checkpoint(graph.tasks[predict_id], store)[:16],
+                "prediction": predict_id.split("/")[1],
+                "versions": versions,
+            }
+            scores = _fold_rows(unit, store, graph.tasks[score_id], predict_id.split("/")[1], test)
+            if unit.positions is not None:
+                scores = [{**score, "position": unit.positions[score["case"]]} for score in scores]
+            rows += [{**common, **score} for score in scores]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = table.astype({"stream": object, "stream_order": object, "order_seed": "Int64", "position": "Int64"})
+    keys = ["scenario", "target", "backbone", "budget", "method", "seed", "draw", "case", "structure", "metric"]
+    return table.sort_values([*keys, "stream", "order_seed"], kind="stable", ignore_index=True, na_position="first")
+
+
+def _fold_rows(unit: Unit, store: Store, score: Task, predict_key: str, test: Any) -> list[dict[str, Any]]:
+    if store.done(score.kind, score.key):
+        return store.record(score.kind, score.key)["rows"]
+    structures = score.payload["structures"]
+    if store.done("predict", predict_key):  # the scoring itself failed
+        failure = store.failure(score.kind, score.key) or {"cause": "scoring did not end"}
+        raise OutputError(failure["cause"].rstrip("."), where=score.id, remedy="run again")
+    failure = store.failure("predict", predict_key) or {"cause": "the task did not run", "status": str(Status.FAILED)}
+    entry = {"status": failure["status"], "detail": failure["cause"]}
+    names, donors = score.payload.get("names"), score.payload.get("donors")
+    layout = Layout.of(score.payload["layout"]) if "layout" in score.payload else None
+    cases = failure.get("cases") or {(names or {}).get(case, case): entry for case in test.where()}
+    prediction = {"cases": cases}
+    options = score.payload.get("options")
+    return score_fold(
+        store, prediction, predict_key, test, structures, names=names, donors=donors, layout=layout, options=options
+    )
+
+
+def _checkpoint(predict: Task, store: Store) -> str:
+    """Key of the source training behind a prediction."""
+    kind, key = predict.payload["state"]
+    if kind == "prepare" and store.done(kind, key):
+        return store.record(kind, key)["train"]
+    return key
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def write_rows(rows: pd.DataFrame, path: Path) -> None:
+    """The table as CSV, gzip; equal rows give equal bytes, and a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}")
+    rows.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
+    os.replace(temporary, path)
+
+
+def read_rows(folder: Path) -> pd.DataFrame:
+    """The rows of a result folder.
+
+    Raises:
+        OutputError: there are none.
+    """
+    path = folder / ROWS
+    if not path.is_file():
+        raise OutputError(f"no {ROWS} here", where=folder, remedy="give a folder that `shiftbench run` wrote")
+    text = dict.fromkeys(("method_version", "case", "patient", "bound", "detail", "stream", "stream_order"), str)
+    counts = dict.fromkeys(("order_seed", "position"), "Int64")
+    rows = pd.read_csv(path, dtype={**text, **counts}, low_memory=False)
+    return rows.reindex(columns=[*rows.columns, *(name for name in COLUMNS if name not in rows.columns)])

@@ -1,32 +1,16 @@
-"""The command line. Commands import what they need, so that help and listings start without torch."""
+"""Commands on what comes with the package and on this machine: list, show, check, certify, doctor, selftest."""
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from shiftbench.errors import ShiftBenchError
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Benchmark medical image segmentation under domain shift.",
-)
-console = Console(width=None if sys.stdout.isatty() else 120)
-warnings = Console(stderr=True)
-
-FAILED_CASES = 1  # exit code of a run that ended with failures among its rows
-BAD_INPUT = 2
-INTERRUPTED = 130
+from shiftbench.cli.app import FAILED_CASES, Data, console, warnings
 
 
 class Listing(StrEnum):
@@ -41,66 +25,6 @@ class Listing(StrEnum):
     DATASETS = "datasets"
 
 
-class Device(StrEnum):
-    """Where to compute."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-Data = Annotated[
-    list[str] | None, typer.Option("--data", help="Folder of scans: NAME=PATH, or a root searched by name.")
-]
-Folder = Annotated[Path, typer.Argument(help="A result folder.")]
-
-
-@app.command()
-def run(
-    scenarios: Annotated[list[str], typer.Argument(help="Suites, scenarios or TOML files.")],
-    method: Annotated[
-        list[str] | None, typer.Option(help="Shipped name, variant or file; tent_bn:lr=1e-3 sets a field.")
-    ] = None,
-    data: Data = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds, instead of the scenario's.")] = None,
-    backbone: Annotated[list[str] | None, typer.Option(help="Instead of the scenario's.")] = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
-    out: Annotated[Path | None, typer.Option(help="Result folder; default shiftbench-results/SUITE.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Tasks at a time; default one per core.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads per task; part of a result's address.")] = 1,
-    jobs_per_device: Annotated[int, typer.Option(min=1, help="Methods side by side on one GPU.")] = 1,
-    salt: Annotated[
-        str | None, typer.Option(help="Secret of sealed scenarios, or SHIFTBENCH_SALT; it is never stored.")
-    ] = None,
-) -> None:
-    """Train, adapt, score and rank; what the result folder holds already is not computed again."""
-    from shiftbench.report.results import run_and_report
-
-    try:
-        failures = run_and_report(
-            scenarios,
-            console=console,
-            methods=method,
-            data=data,
-            seeds=seeds,
-            backbones=backbone,
-            device=str(device),
-            out=out,
-            jobs=jobs,
-            threads=threads,
-            jobs_per_device=jobs_per_device,
-            salt=salt,
-        )
-    except KeyboardInterrupt:
-        warnings.print("stopped; the same command goes on from here", highlight=False)
-        raise typer.Exit(INTERRUPTED) from None
-    for line in failures:
-        warnings.print(line, style="red", highlight=False, soft_wrap=True)
-    if failures:
-        raise typer.Exit(FAILED_CASES)
-
-
-@app.command("list")
 def list_(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> None:
     """List what comes with the package."""
     from shiftbench import listings
@@ -114,7 +38,6 @@ def list_(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> Non
     console.print(table)
 
 
-@app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A scenario or TOML file, or a shift.")],
     data: Data = None,
@@ -130,25 +53,6 @@ def show(
         console.print(str(path), highlight=False, soft_wrap=True)
 
 
-@app.command()
-def leaderboard(folder: Folder) -> None:
-    """Print the leaderboard of a result folder."""
-    from shiftbench.report.stored import print_stored
-
-    print_stored(folder, console)
-
-
-@app.command()
-def plot(folder: Folder) -> None:
-    """Write the leaderboard and its figures of a result folder again, from its rows."""
-    from shiftbench.report.results import write_tables_and_figures
-    from shiftbench.runner import read_rows
-
-    for path in write_tables_and_figures(read_rows(folder), folder):
-        console.print(str(path), highlight=False, soft_wrap=True)
-
-
-@app.command()
 def check(method: Annotated[str, typer.Argument(help="A method's file or name.")]) -> None:
     """Try a method against the contract that every baseline keeps."""
     from shiftbench.check import check_method
@@ -167,7 +71,6 @@ def check(method: Annotated[str, typer.Argument(help="A method's file or name.")
         raise typer.Exit(FAILED_CASES)
 
 
-@app.command()
 def certify(
     operators: Annotated[list[str] | None, typer.Argument(help="Acquisition operators; all of them if none.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the certificate.")] = Path("shiftbench-results/certificate"),
@@ -190,7 +93,6 @@ def certify(
         raise typer.Exit(FAILED_CASES)
 
 
-@app.command()
 def doctor(
     out: Annotated[Path, typer.Option(help="Where results would be written.")] = Path("shiftbench-results"),
 ) -> None:
@@ -206,7 +108,6 @@ def doctor(
         raise typer.Exit(FAILED_CASES)
 
 
-@app.command("selftest")
 def selftest_(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of lines.")] = False,
 ) -> None:
@@ -227,23 +128,3 @@ def selftest_(
     if broken is not None:
         warnings.print(f"error: {refusal(broken)}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(FAILED_CASES)
-
-
-def main() -> None:
-    """Entry point: errors are one sentence on standard error and a non-zero exit code."""
-    try:
-        app()
-    except ShiftBenchError as error:
-        warnings.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(BAD_INPUT)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        remedy = "free some space, change the rights, or give another folder with --out"
-        warnings.print(
-            f"error: {where}{error.strerror}; {remedy}.", style="red", highlight=False, markup=False, soft_wrap=True
-        )
-        sys.exit(BAD_INPUT)
-
-
-if __name__ == "__main__":
-    main()

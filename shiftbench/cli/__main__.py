@@ -1,0 +1,5 @@
+"""`python -m shiftbench.cli`."""
+
+from shiftbench.cli import main
+
+main()

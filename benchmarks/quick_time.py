@@ -13,9 +13,12 @@ import argparse
 import collections
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
+
+from shiftbench.watch.events import Event
 
 GROUPS = {
     "anatomy": "anatomies",
@@ -30,17 +33,18 @@ GROUPS = {
 class Clock:
     """An observer that adds up seconds per kind of task and the times at which fewer tasks ran than jobs."""
 
-    def __init__(self, jobs: int):
-        self.jobs, self.work, self.count = jobs, collections.Counter(), collections.Counter()
+    def __init__(self, jobs: int, tracks: Mapping[str, str]):
+        self.jobs, self.tracks = jobs, tracks
+        self.work, self.count = collections.Counter(), collections.Counter()
         self.last, self.idle, self.starved = time.perf_counter(), 0.0, 0.0
 
-    def __call__(self, event, graph, running, outcome) -> None:
-        now = time.perf_counter()
-        if event in ("end", "tick"):
-            self.starved += (now - self.last) * max(0, self.jobs - len(running) - (outcome is not None))
+    def __call__(self, event: Event) -> None:
+        now, outcome = time.perf_counter(), event.outcome
+        if event.kind in ("end", "tick"):
+            self.starved += (now - self.last) * max(0, self.jobs - len(event.running) - (outcome is not None))
         self.last = now
         if outcome is not None:
-            track = graph.cards[outcome.task.payload["method"]["variant"]] if outcome.task.kind == "predict" else ""
+            track = self.tracks[outcome.task.payload["method"]["variant"]] if outcome.task.kind == "predict" else ""
             name = GROUPS.get(outcome.task.kind) or f"adapting and predicting: {track}"
             self.work[name] += outcome.seconds
             self.count[name] += 1
@@ -61,8 +65,8 @@ def main() -> None:
     started = time.perf_counter()
     job = prepare(options.suite, None, data=options.data, out=out, device="cpu", jobs=options.jobs)
     planned = time.perf_counter()
-    clock = Clock(options.jobs)
-    job.graph.cards = {u.method.payload["variant"]: str(u.row["track"]) for u in job.graph.units}
+    units = [*job.graph.units, *job.graph.streams]
+    clock = Clock(options.jobs, {u.method.payload["variant"]: str(u.row["track"]) for u in units})
     rows = job.rows(clock)
     computed = time.perf_counter()
     write_tables_and_figures(rows, out, job)

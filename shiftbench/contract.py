@@ -93,42 +93,74 @@ def validate_prediction(prediction: Prediction, image: Any, classes: int, *, hea
         heads: of the task; a prediction holds the outputs of all of them, or of none.
 
     Raises:
-        MethodError: not a Prediction of tensors, wrong shape or dtype, NaN or infinity, log-probabilities that are not
-            normalised, a label outside 0..classes-1, or a negative instance id.
+        MethodError: as `check_form`, or NaN or infinity, log-probabilities that are not normalised, a label outside
+            0..classes-1, or a negative instance id.
     """
-    if not isinstance(prediction, Prediction):
-        raise MethodError(f"returned a {type(prediction).__name__}", remedy="return a shiftbench.api.Prediction")
-    grid = tuple(image.shape[1:])
+    check_form(prediction, image, classes, heads=heads)
     scores, labels = prediction.log_probabilities, prediction.labels
-    if scores is None and labels is None:
-        raise MethodError("returned an empty Prediction", remedy="give log_probabilities or labels")
+    for name in ("log_probabilities", "uncertainty", "heads"):
+        array = getattr(prediction, name)
+        if array is not None and not bool(array.isfinite().all()):
+            raise MethodError(f"{name} holds NaN or infinity", remedy="return finite values")
     if scores is not None:
-        _check_array("log_probabilities", scores, (classes, *grid), floating=True)
         excess = float(scores.float().logsumexp(0).abs().max())
         if excess > NORMALISATION_TOLERANCE:
             raise MethodError("log_probabilities do not add up to one", remedy="return logits.log_softmax(0)")
-    if prediction.uncertainty is not None:
-        _check_array("uncertainty", prediction.uncertainty, grid, floating=True)
-    if prediction.heads is not None:
-        _check_array("heads", prediction.heads, (heads, *grid), floating=True)
-    if prediction.instances is not None:
-        _check_array("instances", prediction.instances, grid, floating=False)
-        if int(prediction.instances.min()) < 0:
-            raise MethodError("instances has negative ids", remedy="give 0 where there is no thing")
+    if prediction.instances is not None and int(prediction.instances.min()) < 0:
+        raise MethodError("instances has negative ids", remedy="give 0 where there is no thing")
     if labels is None:
         return scores.detach().max(0).indices.to("cpu").numpy().astype(np.uint8)  # type: ignore[union-attr]
-    _check_array("labels", labels, grid, floating=False)
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise MethodError(f"labels run from {low} to {high}", remedy=f"give labels from 0 to {classes - 1}")
     return labels.detach().to("cpu").numpy().astype(np.uint8)
 
 
+def check_form(prediction: Any, image: Any, classes: int, *, heads: int = 0) -> None:
+    """That a prediction for `image` is one of tensors of the right shapes and kinds; arguments as above.
+
+    Raises:
+        MethodError: it is not, whatever the values are.
+    """
+    if not isinstance(prediction, Prediction):
+        raise MethodError(f"returned a {type(prediction).__name__}", remedy="return a shiftbench.api.Prediction")
+    if prediction.log_probabilities is None and prediction.labels is None:
+        raise MethodError("returned an empty Prediction", remedy="give log_probabilities or labels")
+    for name, (shape, floating) in forms(image, classes, heads=heads).items():
+        array = getattr(prediction, name)
+        if array is not None:
+            _check_array(name, array, shape, floating=floating)
+
+
+def forms(image: Any, classes: int, *, heads: int = 0) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """Shape of each array that a prediction for `image` (c, *s) may hold, and whether it is of floats."""
+    grid = tuple(image.shape[1:])
+    scores, raw = (classes, *grid), (heads, *grid)
+    return {
+        "log_probabilities": (scores, True),
+        "labels": (grid, False),
+        "uncertainty": (grid, True),
+        "heads": (raw, True),
+        "instances": (grid, False),
+    }
+
+
 def validate_estimates(values: Any, cases: int, structures: int) -> tuple[np.ndarray, list[MethodError | None]]:
     """Estimates as float64 (cases, structures), and per case what is wrong with them, or None.
 
     Raises:
-        MethodError: not a floating tensor of this shape, so that no case has an estimate.
+        MethodError: as `check_estimates`, so that no case has an estimate.
+    """
+    check_estimates(values, cases, structures)
+    found = values.detach().double().to("cpu").numpy()
+    return found, [_fault(of_case) for of_case in found]
+
+
+def check_estimates(values: Any, cases: int, structures: int) -> None:
+    """That estimates are a tensor of the right shape and kind.
+
+    Raises:
+        MethodError: they are not, whatever the values are.
     """
     if not hasattr(values, "is_floating_point"):
         raise MethodError(f"estimate returned a {type(values).__name__}", remedy="return a torch tensor")
@@ -137,8 +169,6 @@ def validate_estimates(values: Any, cases: int, structures: int) -> tuple[np.nda
         raise MethodError(f"the estimates have the shape {tuple(values.shape)}", remedy=remedy)
     if not values.is_floating_point():
         raise MethodError(f"the estimates have the dtype {values.dtype}", remedy="give floats")
-    found = values.detach().to("cpu").numpy().astype(np.float64)
-    return found, [_fault(of_case) for of_case in found]
 
 
 def _fault(values: np.ndarray) -> MethodError | None:
@@ -155,5 +185,3 @@ def _check_array(name: str, array: Any, shape: tuple[int, ...], *, floating: boo
         raise MethodError(f"{name} has the shape {tuple(array.shape)}", remedy=f"give the image's grid, {shape}")
     if array.is_complex() or array.is_floating_point() != floating:
         raise MethodError(f"{name} has the dtype {array.dtype}", remedy=f"give {'floats' if floating else 'integers'}")
-    if floating and not bool(array.isfinite().all()):
-        raise MethodError(f"{name} holds NaN or infinity", remedy="return finite values")

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shiftbench.isolation import bubblewrap
+from shiftbench.isolation.launcher import level, remedy
 from shiftbench.runner import cores
 from shiftbench.spec import content_root, scenario_files
 
@@ -44,7 +46,7 @@ class Finding:
 
 
 def diagnose(out: Path) -> Iterator[Finding]:
-    """Findings on Python, libraries, content, devices, memory and the result folder."""
+    """Findings on Python, libraries, content, devices, memory, isolation and the result folder."""
     version = sys.version.split()[0]
     yield Finding("python", sys.version_info >= (3, 11), f"{version} on {platform.platform()}")
     for name in LIBRARIES:
@@ -53,6 +55,7 @@ def diagnose(out: Path) -> Iterator[Finding]:
     yield Finding("content", count > 0, f"{count} scenarios in {content_root() / 'scenarios'}")
     yield Finding("cores", True, str(cores()))
     yield _memory()
+    yield isolation()
     yield from _devices()
     yield _folder(out)
 
@@ -70,6 +73,16 @@ def _memory() -> Finding:
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     remedy = "" if free >= MEMORY_GIB else f"; close other programs, the quick suite needs up to {MEMORY_GIB:g} GiB"
     return Finding("memory", free >= MEMORY_GIB, f"{free:.1f} GiB free{remedy}")
+
+
+def isolation() -> Finding:
+    """How methods are kept apart from what they may not see, and why not better; a sandbox is no condition of a run."""
+    found, gets = bubblewrap.bubblewrap(), f"a run gets '{level('auto')}'"
+    if isinstance(found, str):
+        return Finding("isolation", True, f"{gets}, because {found}: {remedy(found)}")
+    users = "--unshare-user" in found.options
+    root = "" if users else ", without a namespace of users"
+    return Finding("isolation", True, f"{gets}: {found.program} works here{root}")
 
 
 def _devices() -> Iterator[Finding]:

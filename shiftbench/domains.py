@@ -182,18 +182,23 @@ class Part:
 
 def load_image(store: Store, images_key: str, case_id: str) -> np.ndarray:
     """Raw image (c, *s) as float32."""
-    return np.load(store.artifact("images", images_key) / f"{case_id}.npy", allow_pickle=False).astype(np.float32)
+    return _mapped(store.artifact("images", images_key) / f"{case_id}.npy").astype(np.float32, copy=False)
 
 
 def load_reference(store: Store, references_key: str, case_id: str) -> np.ndarray:
     """Reference (*s), uint8."""
-    return np.load(store.artifact("references", references_key) / f"{case_id}.npy", allow_pickle=False)
+    return _mapped(store.artifact("references", references_key) / f"{case_id}.npy")
 
 
 def load_instances(store: Store, references_key: str, case_id: str) -> np.ndarray:
     """Instance ids (*s), int32, 0 where there is no thing; there are some where a task counts instances."""
     path = store.artifact("references", references_key) / f"{case_id}.instances.npy"
-    return np.load(path, allow_pickle=False).astype(np.int32)
+    return _mapped(path).astype(np.int32, copy=False)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """An array whose memory is the file's, shared by all processes of a machine; what is written to it stays here."""
+    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
 def not_applicable(store: Store, part: Part) -> dict[str, str]:

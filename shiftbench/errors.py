@@ -48,6 +48,10 @@ class OutputError(ShiftBenchError):
     """A result folder that cannot be read or written."""
 
 
+class IsolationError(ShiftBenchError):
+    """The isolation that was asked for cannot be had on this machine."""
+
+
 class NotApplicable(ShiftBenchError):
     """The thing asked for has no meaning here (a level already exceeded, nothing to adapt): a status, not a fault."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +40,10 @@ class MethodCard:
         """Number of labelled target cases of a few-shot method."""
         return self.parameters.get("k")
 
-    @property
-    def identity(self) -> list[Any]:
+    @cached_property
+    def identity(self) -> tuple[Any, ...]:
         """What the method's results are addressed by."""
-        return [self.stem, self.version, str(self.track), self.episode, dict(self.parameters)]
+        return (self.stem, self.version, str(self.track), self.episode, frozen(dict(self.parameters)))
 
 
 @dataclass(frozen=True)
@@ -55,22 +58,27 @@ class Options:
     threads: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
-    """One node of the graph: what to compute (`kind`, `payload`), its address, and what must be there before."""
+    """One node of the graph: what to compute (`kind`, `payload`), its address, and what must be there before.
+
+    Attributes:
+        seconds: a guess, for the order of work and the time left.
+        made_of: what the key is the hash of, by name; tasks that it is made from are named by their ids.
+        id: address of the task's record.
+    """
 
     kind: str
     key: str
     payload: Mapping[str, Any]
     needs: tuple[str, ...]
     label: str
-    seconds: float  # a guess, for the order of work and the time left
-    made_of: Any = None  # what the key is the hash of
+    seconds: float
+    made_of: Mapping[str, Any] = field(default_factory=dict)
+    id: str = field(init=False, compare=False, repr=False)
 
-    @property
-    def id(self) -> str:
-        """Address of the task's record."""
-        return f"{self.kind}/{self.key}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", f"{self.kind}/{self.key}")  # one string for all who name the task
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class Outcome:
     again: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """Rows of one method on one target with one seed: row fields that are known before, and the folds to collect.
 
@@ -140,10 +148,72 @@ class Plan:
     units: list[Unit] = field(default_factory=list)
     streams: list[Unit] = field(default_factory=list)
     cards: dict[tuple[str, str], str] = field(default_factory=dict)
+    _common: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # digest -> value
+    _digests: dict[int, str] = field(default_factory=dict, repr=False, compare=False)  # id() of those values -> digest
+    _needs: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    def common(self, value: Any) -> Any:
+        """The one object that stands for all values (JSON, with tuples for lists) equal to this: held and hashed once.
+
+        Many tasks share recipes, parts and identities of methods.
+        """
+        address = digest(value)
+        kept = self._common.setdefault(address, value)
+        self._digests[id(kept)] = address
+        return kept
 
     def add(
-        self, kind: str, payload: Mapping[str, Any], needs: Sequence[str], label: str, seconds: float, key: Any
+        self,
+        kind: str,
+        payload: Mapping[str, Any],
+        needs: Sequence[str],
+        label: str,
+        seconds: float,
+        made_of: Mapping[str, Any],
     ) -> Task:
-        """The task with this address, made once however often it is asked for."""
-        task = Task(kind, digest(kind, key), payload, tuple(dict.fromkeys(needs)), label, seconds, key)
-        return self.tasks.setdefault(task.id, task)
+        """The task that is made of these named parts, made once however often it is asked for."""
+        known = self._digests
+        key = _address(kind, {n: _short(v, known) for n, v in made_of.items()})
+        task = self.tasks.get(f"{kind}/{key}")
+        if task is None:
+            unique = tuple(dict.fromkeys(needs))
+            shared = self._needs.setdefault(unique, unique)
+            task = Task(kind, key, payload, shared, sys.intern(label), seconds, made_of)
+            self.tasks[task.id] = task
+        return task
+
+    def digest(self) -> str:
+        """Changes whenever other rows or cards would come out, and with nothing else."""
+        whole = hashlib.sha256()
+        rows = (digest(dict(u.row), [fold[:2] for fold in u.folds]) for u in (*self.units, *self.streams))
+        for line in (*sorted(rows), digest([[*where, task] for where, task in sorted(self.cards.items())])):
+            whole.update(line.encode())
+        return whole.hexdigest()
+
+
+def address(kind: str, made_of: Mapping[str, Any]) -> str:
+    """The key of a task of this kind that is made of these named parts.
+
+    Nested parts enter by their own digests, so that one that many tasks share is hashed once.
+    """
+    return _address(kind, {name: _short(value, {}) for name, value in made_of.items()})
+
+
+def _address(kind: str, made_of: Mapping[str, Any]) -> str:
+    return digest(kind, made_of)
+
+
+def _short(value: Any, known: Mapping[int, str]) -> Any:
+    """A plain value as it is; of a nested one its digest, which is wrapped so that it is no plain text's equal."""
+    if isinstance(value, str | int | float | None):
+        return value
+    return [known.get(id(value)) or digest(value)]
+
+
+def frozen(value: Any) -> Any:
+    """A JSON value with tuples for lists, all the way down."""
+    if isinstance(value, Mapping):
+        return {str(name): frozen(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(frozen(part) for part in value)
+    return value

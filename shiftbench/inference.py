@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator
 
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor
 from torch.nn import functional
 
@@ -115,6 +114,8 @@ def _pass(model: Normalised, chunk: Tensor) -> Tensor:
     if _fits(chunk):
         out = _raw(model, pad_to_stride(chunk, model.stride))
         return out[(slice(None), slice(None), *(slice(0, n) for n in chunk.shape[2:]))]
+    from monai.inferers import sliding_window_inference  # seconds to import, for the few cases that need windows
+
     slid = sliding_window_inference(
         chunk,
         _window_size(model, tuple(chunk.shape[2:])),

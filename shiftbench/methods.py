@@ -6,29 +6,22 @@ Nothing here imports torch; loading a method's file does.
 from __future__ import annotations
 
 import ast
-import importlib
 import importlib.metadata
 import importlib.util
-import re
-import sys
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-from shiftbench.contract import GRANTS, REQUIREMENTS
 from shiftbench.errors import MethodError, nearest
+from shiftbench.loading import BASE as BASE
+from shiftbench.loading import HASHED, MethodSource, module_of, variants_of
 from shiftbench.overrides import overridden, split_overrides
 from shiftbench.spec import content_root
 from shiftbench.types import Episode, Method, Track
 
 ENTRY_POINTS = "shiftbench.methods"
-METHOD_VERB = ("adapt", "(self, model, access, *, rng) -> Predictor")
-ESTIMATOR_VERB = ("estimate", "(self, model, access, images) -> Tensor")
-BASE = "erm"  # whose predictions estimators judge
 
 
 @dataclass(frozen=True)
@@ -63,33 +56,70 @@ class LoadedMethod:
     overrides: tuple[tuple[str, str], ...] = ()
     module: str | None = None
 
-    def to_payload(self) -> dict[str, Any]:
-        """What `from_payload` needs in another process, as JSON values."""
-        return {
-            "path": str(self.path),
-            "module": self.module,
-            "variant": self.variant,
-            "overrides": dict(self.overrides),
-            "version": self.version,
-        }
+
+class MethodFile(NamedTuple):
+    """What a method's name stands for, found without running anything.
+
+    Attributes:
+        path: the file.
+        module: dotted name, where an installed package offers the method.
+        variant: key in the file's VARIANTS; None for all of them.
+        overrides: field and value as text.
+    """
+
+    path: Path
+    module: str | None
+    variant: str | None
+    overrides: Mapping[str, str]
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the file comes with the package: such a file declares its version."""
+        return self.module is None and self.path.resolve().parent == (content_root() / "baselines").resolve()
+
+    def source(self) -> MethodSource:
+        """The code, for a guest.
+
+        Raises:
+            MethodError: no such file, or not one of text.
+        """
+        return MethodSource(self.path.stem, _text(self.path), self.module, self.variant, self.overrides)
 
 
-def from_payload(payload: Mapping[str, Any]) -> LoadedMethod:
-    """The method that `LoadedMethod.to_payload` described.
+def payload_of(file: MethodFile, variant: str, version: str) -> dict[str, Any]:
+    """What a worker finds the variant's code by (`source_of`), as JSON values."""
+    overrides = dict(sorted(file.overrides.items()))
+    path, module = str(file.path), file.module
+    return {"path": path, "module": module, "variant": variant, "overrides": overrides, "version": version}
+
+
+def source_of(payload: Mapping[str, Any]) -> MethodSource:
+    """The code that `payload_of` described.
 
     Raises:
-        MethodError: the file is gone, cannot be loaded, or is no longer the same.
+        MethodError: the file is gone, or no longer the same.
     """
-    path, module = Path(payload["path"]), payload["module"]
-    variants = _variants(path, module)
-    if payload["variant"] not in variants:
-        raise MethodError(
-            f"no variant '{payload['variant']}'", where=path, remedy=nearest(payload["variant"], variants)
-        )
-    loaded = _loaded(payload["variant"], variants[payload["variant"]], path, module, payload["overrides"])
-    if loaded.version != payload["version"]:
+    path, version = Path(payload["path"]), payload["version"]
+    source = MethodFile(path, payload["module"], payload["variant"], dict(payload["overrides"])).source()
+    if version.startswith(HASHED) and content_version(source.text) != version:
         raise MethodError("the file changed while the run was under way", where=path, remedy="start the run again")
-    return loaded
+    return source
+
+
+def content_version(text: str) -> str:
+    """The version of a file that is not shipped."""
+    return HASHED + sha256(text.encode()).hexdigest()[:16]
+
+
+def declared_version(declared: object, path: Path) -> str:
+    """The version of a shipped file from its VERSION.
+
+    Raises:
+        MethodError: it is not an integer.
+    """
+    if type(declared) is not int:
+        raise MethodError("the key 'VERSION' is missing or not an integer", where=path, remedy="add 'VERSION = 1'")
+    return str(declared)
 
 
 def shipped_methods(root: Path | None = None) -> dict[str, Path]:
@@ -108,12 +138,24 @@ def load_methods(spec: str) -> dict[str, LoadedMethod]:
     Raises:
         MethodError: unknown name, or a file, variant or override that cannot be used.
     """
-    base, overrides = split_overrides(spec)
-    path, module, wanted = _located(base)
-    variants = _variants(path, module)
-    chosen = variants if wanted is None else {wanted: variants[wanted]}
-    loaded = [_loaded(name, method, path, module, overrides) for name, method in chosen.items()]
+    file = find_method(spec)
+    variants = variants_of(file.path, file.module)
+    chosen = variants if file.variant is None else {file.variant: variants[file.variant]}
+    loaded = [_loaded(name, method, file) for name, method in chosen.items()]
     return {m.name: m for m in loaded}
+
+
+def find_method(spec: str) -> MethodFile:
+    """The file that `spec` (as for `load_methods`) names, found without importing it.
+
+    Raises:
+        MethodError: unknown name, or no such file.
+    """
+    base, overrides = split_overrides(spec)
+    path, module, variant = _located(base)
+    if not path.is_file():
+        raise MethodError("no such file", where=path, remedy="check the path")
+    return MethodFile(path, module, variant, overrides)
 
 
 def locate_method(spec: str) -> Path:
@@ -122,10 +164,7 @@ def locate_method(spec: str) -> Path:
     Raises:
         MethodError: unknown name, or no such file.
     """
-    path, _, _ = _located(split_overrides(spec)[0])
-    if not path.is_file():
-        raise MethodError("no such file", where=path, remedy="check the path")
-    return path
+    return find_method(spec).path
 
 
 def describe_methods(root: Path | None = None) -> list[MethodInfo]:
@@ -153,131 +192,35 @@ def _located(base: str) -> tuple[Path, str | None, str | None]:
 
 
 def _module_file(module: str) -> Path:
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        found = None
+    """File of a module; only its top-level package is looked up, and nothing of it is run."""
+    top, *rest = module.split(".")
+    found = importlib.util.find_spec(top)
     if found is None or found.origin is None:
         raise MethodError(f"the entry point's module '{module}' is not installed", remedy="install its package again")
-    return Path(found.origin)
+    if not rest:
+        return Path(found.origin)
+    inside = Path(found.origin).parent.joinpath(*rest)
+    return inside / "__init__.py" if inside.is_dir() else inside.with_suffix(".py")
 
 
-def _loaded(variant: str, method: Method, path: Path, module: str | None, overrides: Mapping[str, str]) -> LoadedMethod:
-    """`method` with `overrides` set, under its leaderboard key."""
-    method, suffix = overridden(method, overrides, path)
-    pairs = tuple(sorted(overrides.items()))
-    return LoadedMethod(variant + suffix, method, path, _version(path, module), variant, pairs, module)
-
-
-def _version(path: Path, module: str | None) -> str:
-    """The declared integer of a shipped file, the content hash of any other."""
-    shipped = module is None and path.resolve().parent == (content_root() / "baselines").resolve()
-    if not shipped:
-        return "sha256:" + sha256(path.read_bytes()).hexdigest()[:16]
-    declared = getattr(_module(path, module), "VERSION", None)
-    if type(declared) is not int:
-        raise MethodError("the key 'VERSION' is missing or not an integer", where=path, remedy="add 'VERSION = 1'")
-    return str(declared)
-
-
-def _module(path: Path, module: str | None) -> ModuleType:
-    """The file as a module under a private name; the same content gives the same module."""
+def _text(path: Path) -> str:
     if not path.is_file():
         raise MethodError("no such file", where=path, remedy="check the path")
-    content = path.read_bytes()
-    key = sha256(str(path.resolve()).encode() + b"\0" + content).hexdigest()[:16]
-    name = module or f"_shiftbench_method_{key}"
-    if name in sys.modules:
-        return sys.modules[name]
     try:
-        return importlib.import_module(name) if module else _executed(name, path)
-    except Exception as error:
-        sys.modules.pop(name, None)
-        raise MethodError(
-            f"raised {type(error).__name__} on import{_line_of(error, path)}: {error}",
-            where=path,
-            remedy="mend this line",
-        ) from error
+        return path.read_bytes().decode()  # line ends as they are: the content is the version
+    except UnicodeDecodeError:
+        raise MethodError("the file is not UTF-8 text", where=path, remedy="save it as UTF-8") from None
 
 
-def _executed(name: str, path: Path) -> ModuleType:
-    found = importlib.util.spec_from_file_location(name, path)
-    assert found is not None and found.loader is not None  # a .py file always has both
-    made = importlib.util.module_from_spec(found)
-    sys.modules[name] = made  # dataclasses look their module up there
-    found.loader.exec_module(made)
-    return made
-
-
-def _line_of(error: Exception, path: Path) -> str:
-    """The clause "in line N" of the method's own file, where the error passed through it."""
-    if isinstance(error, SyntaxError) and error.filename and Path(error.filename) == path:
-        return f" in line {error.lineno}"
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
-    return f" in line {lines[-1]}" if lines else ""
-
-
-def _variants(path: Path, module: str | None) -> dict[str, Method]:
-    """The file's VARIANTS, or its `Method()` under the file's name; each is checked."""
-    loaded = _module(path, module)
-    variants, kind = getattr(loaded, "VARIANTS", None), getattr(loaded, "Method", None)
-    if variants is None and not isinstance(kind, type):
-        raise MethodError("has neither 'class Method' nor 'VARIANTS'", where=path, remedy="add a class named Method")
-    if variants is None:
-        try:
-            variants = {path.stem: kind()}  # type: ignore[misc]
-        except TypeError as error:
-            raise MethodError(
-                f"Method() cannot be made: {error}", where=path, remedy="give every field a default, or add VARIANTS"
-            ) from None
-    if not isinstance(variants, Mapping) or not variants or not all(isinstance(name, str) for name in variants):
-        raise MethodError("'VARIANTS' is not a dict of names to methods", where=path, remedy="write {'name': Method()}")
-    for name, method in variants.items():
-        _check_contract(name, method, path)
-    return dict(variants)
-
-
-def _check_contract(name: str, method: Any, path: Path) -> None:
-    """Raises MethodError for the first thing a method must have and has not."""
-    where = f"{path}, '{name}'"
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise MethodError("not a name for a leaderboard", where=where, remedy="use letters, digits, '_', '.' and '-'")
-    estimates = getattr(method, "track", None) is Track.ESTIMATE
-    verb, signature = ESTIMATOR_VERB if estimates else METHOD_VERB
-    if not callable(getattr(method, verb, None)):
-        raise MethodError(f"has no '{verb}'", where=where, remedy=f"write {verb}{signature}")
-    parameters = getattr(type(method), "__dataclass_params__", None)
-    if parameters is None or not parameters.frozen:
-        raise MethodError(
-            "is not a frozen dataclass", where=where, remedy="write @dataclass(frozen=True) above the class"
-        )
-    for key, kind in (("track", Track), ("episode", Episode)):
-        if not isinstance(getattr(method, key, None), kind):
-            remedy = f"add '{key}: {kind.__name__} = {kind.__name__}.{next(iter(kind)).name}' or another of them"
-            raise MethodError(f"has no '{key}' of type {kind.__name__}", where=where, remedy=remedy)
-    if method.track not in GRANTS:
-        known = sorted(GRANTS)
-        raise MethodError(f"the track '{method.track}' is not run", where=where, remedy=f"run: {', '.join(known)}")
-    if estimates:
-        _check_estimator(method, where)
-    if not isinstance(getattr(method, "requires", None), tuple):
-        raise MethodError("has no tuple 'requires'", where=where, remedy="add 'requires: tuple[str, ...] = ()'")
-    unknown = [str(name) for name in method.requires if name not in REQUIREMENTS]
-    if unknown:
-        raise MethodError(f"'requires' has '{unknown[0]}'", where=where, remedy=nearest(unknown[0], REQUIREMENTS))
-
-
-def _check_estimator(method: Any, where: str) -> None:
-    """Raises MethodError where an estimator asks for what estimators are not given."""
-    if method.episode is not Episode.OFFLINE:
-        remedy = "write 'episode: Episode = Episode.OFFLINE'"
-        raise MethodError("an estimator is handed all images of a target at once", where=where, remedy=remedy)
-    if getattr(method, "base", BASE) != BASE:
-        raise MethodError(f"the base '{method.base}' is not run", where=where, remedy=f"write base = '{BASE}'")
-    own = next((verb for verb in ("prepare", "summarise") if hasattr(method, verb)), None)
-    if own is not None:
-        problem = f"an estimator judges the source-only model and has no '{own}'"
-        raise MethodError(problem, where=where, remedy="take what it needs from access.source_val in 'estimate'")
+def _loaded(variant: str, method: Method, file: MethodFile) -> LoadedMethod:
+    """`method` with the overrides set, under its leaderboard key."""
+    method, suffix = overridden(method, file.overrides, file.path)
+    if file.shipped:
+        version = declared_version(getattr(module_of(file.path, None), "VERSION", None), file.path)
+    else:
+        version = content_version(_text(file.path))
+    pairs = tuple(sorted(file.overrides.items()))
+    return LoadedMethod(variant + suffix, method, file.path, version, variant, pairs, file.module)
 
 
 def _described(path: Path) -> list[MethodInfo]:

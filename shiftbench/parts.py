@@ -12,7 +12,7 @@ from shiftbench import domains
 from shiftbench.data.splits import Split, cross_fit_halves, real_source_split, simulated_split
 from shiftbench.domains import DatasetRef, Part, acquisition_steps, dataset_ref, population_of, source_acquisition
 from shiftbench.errors import SpecError, nearest
-from shiftbench.graph import Options, Plan
+from shiftbench.graph import Options, Plan, Task, frozen
 from shiftbench.rng import digest, generator
 from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS, LabelPolicy
 from shiftbench.shifts.protocol import check_protocol
@@ -146,7 +146,7 @@ class Parts:
 
     def drawing(self, steps: Sequence[Step], target: Target | None) -> dict[str, Any]:
         """What reaches the references beside the protocol: moving steps, annotators' noise, whether ids are kept."""
-        moved = [step._asdict() for step in moving(steps)]
+        moved = tuple(step._asdict() for step in moving(steps))
         drawing: dict[str, Any] = {"steps": moved} if moved else {}
         if target is not None and target.annotator_noise_mm:
             drawing["annotator_noise_mm"] = target.annotator_noise_mm
@@ -157,55 +157,79 @@ class Parts:
         self, ref, dataset, ids, population, acquisition, steps, protocol, drawing, title
     ) -> tuple[str, str, str]:
         """Keys of the three data tasks of a chunk of cases."""
+        common = self.graph.common
+        opened_by = common(frozen(ref.payload()))
         anatomy = self.graph.add(
             "anatomy",
-            {"dataset": ref.payload(), "cases": ids, "population": population},
+            {"dataset": opened_by, "cases": ids, "population": common(population)},
             (),
             f"anatomies of {title}",
             0.4 * len(ids),
-            [
-                domains.ANATOMY_VERSION,
-                dataset.digest,
-                dict(sorted(population.items())),
-                _population_versions(population),
-                ids,
-            ],
-        )
-        versions = _step_versions(steps)
-        images = self.graph.add(
-            "images",
             {
-                "anatomy": anatomy.key,
+                "version": domains.ANATOMY_VERSION,
+                "dataset": dataset.digest,
+                "population": common(_numbers(population)),
+                "population_versions": common(_population_versions(population)),
                 "cases": ids,
-                "acquisition": acquisition,
-                "steps": [s._asdict() for s in steps],
-                "domain_seed": self.scenario.domain_seed,
             },
-            (anatomy.id,),
-            f"images of {title}",
-            0.25 * len(ids),
-            [domains.IMAGES_VERSION, anatomy.key, acquisition, versions, self.scenario.domain_seed],
         )
-        rules = {rule: PROTOCOLS[rule].version for rule in protocol}
+        images = self.images_task(anatomy, ids, acquisition, steps, title)
+        structures = common(tuple(self.structures))
         references = self.graph.add(
             "references",
             {
                 "anatomy": anatomy.key,
-                "dataset": ref.payload(),
+                "dataset": opened_by,
                 "cases": ids,
-                "structures": self.structures,
-                "protocol": protocol,
+                "structures": structures,
+                "protocol": common(frozen(protocol)),
                 **drawing,
             },
             (anatomy.id,),
             f"references of {title}",
             0.1 * len(ids),
-            [
-                *(domains.REFERENCES_VERSION, anatomy.key, self.structures, protocol, rules),
-                *([{**drawing, "steps": _step_versions(moving(steps))}] if drawing else []),
-            ],
+            {
+                "version": domains.REFERENCES_VERSION,
+                "anatomy": anatomy.id,
+                "structures": structures,
+                "protocol": common(_numbers(protocol)),
+                "rules": common({rule: PROTOCOLS[rule].version for rule in protocol}),
+                **drawing,
+                **({"steps": common(_step_versions(moving(steps)))} if "steps" in drawing else {}),
+            },
         )
         return anatomy.key, images.key, references.key
+
+    def images_task(
+        self,
+        anatomy: Task,
+        ids: tuple[str, ...],
+        acquisition: Mapping[str, Any],
+        steps: Sequence[Step],
+        title: str,
+    ) -> Task:
+        """The images of a chunk of anatomies under an acquisition and the steps of a target."""
+        common, seed = self.graph.common, self.scenario.domain_seed
+        return self.graph.add(
+            "images",
+            {
+                "anatomy": anatomy.key,
+                "cases": ids,
+                "acquisition": common(frozen(acquisition)),
+                "steps": common(tuple(step._asdict() for step in steps)),
+                "domain_seed": seed,
+            },
+            (anatomy.id,),
+            f"images of {title}",
+            0.25 * len(ids),
+            {
+                "version": domains.IMAGES_VERSION,
+                "anatomy": anatomy.id,
+                "acquisition": common(_numbers(acquisition)),
+                "steps": common(_step_versions(steps)),
+                "domain_seed": seed,
+            },
+        )
 
 
 def moving(steps: Sequence[Step]) -> list[Step]:
@@ -259,9 +283,19 @@ def _keys_only(target: Target) -> tuple[PopulationStep, ...]:
     return tuple(step for step in target.population if step.operator != RESELECT)
 
 
-def _step_versions(steps: Sequence[Step]) -> list[list[Any]]:
-    return [[s.operator, OPERATORS[s.operator].version, s.value, s.occurrence] for s in steps]
+def _step_versions(steps: Sequence[Step]) -> tuple[dict[str, Any], ...]:
+    """The steps of an acquisition with the versions of their operators."""
+    return tuple(step._asdict() | {"version": OPERATORS[step.operator].version} for step in steps)
 
 
 def _population_versions(population: Mapping[str, float]) -> dict[str, int]:
     return {op.name: op.version for op in POPULATIONS.values() if op.key in population}
+
+
+def _numbers(value: Any) -> Any:
+    """A table as its numbers are, however they were written: 9.0 is 9."""
+    if isinstance(value, Mapping):
+        return {name: _numbers(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_numbers(part) for part in value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value

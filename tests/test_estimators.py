@@ -30,10 +30,11 @@ from shiftbench.report.sections import estimators as section
 from shiftbench.rng import generator
 from shiftbench.robustness import headline, summary
 from shiftbench.robustness.tables.estimators import ALL, estimators
-from shiftbench.runner import method_cards, prepare
+from shiftbench.runner import prepare
 from shiftbench.spec import load_scenario
 from shiftbench.store import Store
 from shiftbench.types import Access, Episode, LabelledSet, Status, Track
+from shiftbench.worker.looks import method_cards
 
 SHIPPED = load_methods("confidence")
 RULES = sorted(SHIPPED)

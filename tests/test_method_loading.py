@@ -14,7 +14,7 @@ import pytest
 from shiftbench import methods
 from shiftbench.check import IMPORTS
 from shiftbench.errors import MethodError
-from shiftbench.methods import describe_methods, from_payload, load_methods, shipped_methods
+from shiftbench.methods import describe_methods, find_method, load_methods, payload_of, shipped_methods, source_of
 from shiftbench.types import Episode, Track
 
 ROOT = Path(__file__).parents[1]
@@ -160,18 +160,34 @@ def test_loading_leaves_no_trace_in_the_search_path(written):
     assert type(loaded.method).__module__.startswith("_shiftbench_method_")
 
 
-def test_a_payload_survives_json_and_makes_the_same_method(written):
-    for spec in ("tent:lr=3e-4", "bn_stats", f"{written()}:rate=2"):
-        for loaded in load_methods(spec).values():
-            assert from_payload(json.loads(json.dumps(loaded.to_payload()))) == loaded
+def payload(spec: object) -> dict:
+    (loaded,) = load_methods(str(spec)).values()
+    return json.loads(json.dumps(payload_of(find_method(str(spec)), loaded.variant, loaded.version)))
+
+
+def test_a_payload_survives_json_and_gives_the_code_without_running_it(written):
+    for spec in ("tent_bn:lr=3e-4", "pred_bn", f"{written()}:rate=2"):
+        (loaded,) = load_methods(spec).values()
+        source = source_of(payload(spec))
+        assert source.text == loaded.path.read_text() and source.file == loaded.path.name
+        assert (source.variant, source.module) == (loaded.variant, None)
+        assert tuple(source.overrides.items()) == loaded.overrides
+    path = written()
+    told = payload(path)
+    path.write_text("raise SystemExit\n")
+    told["version"] = methods.content_version(path.read_text())
+    assert source_of(told).text == "raise SystemExit\n"
 
 
 def test_a_file_that_changed_under_a_run_is_refused(written):
     path = written()
-    payload = load_methods(str(path))["mine"].to_payload()
+    told = payload(path)
     path.write_text(SOUND.replace("0.5", "0.6"))
     with pytest.raises(MethodError, match="changed while the run"):
-        from_payload(payload)
+        source_of(told)
+    path.unlink()
+    with pytest.raises(MethodError, match="no such file"):
+        source_of(told)
 
 
 def test_an_installed_package_offers_methods_by_entry_point(tmp_path, monkeypatch):
@@ -184,10 +200,21 @@ def test_an_installed_package_offers_methods_by_entry_point(tmp_path, monkeypatc
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point] if group == point.group else [])
     loaded = load_methods("ours:rate=2")["ours:rate=2.0"]
     assert loaded.module == "some_package.ours" and loaded.version.startswith("sha256:")
-    assert from_payload(loaded.to_payload()) == loaded
+    assert source_of(payload("ours:rate=2")).module == "some_package.ours"
     gone = importlib.metadata.EntryPoint("gone", "no_such_package_at_all.x", methods.ENTRY_POINTS)
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [gone])
     assert "is not installed" in refusal("gone")
+
+
+def test_finding_an_installed_method_runs_nothing_of_its_package(tmp_path, monkeypatch):
+    package = tmp_path / "loud_package"
+    (package / "inner").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('it was run')\n")
+    (package / "inner" / "__init__.py").write_text(SOUND)
+    monkeypatch.syspath_prepend(tmp_path)
+    point = importlib.metadata.EntryPoint("loud", "loud_package.inner", methods.ENTRY_POINTS)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
+    assert find_method("loud").path == package / "inner" / "__init__.py"
 
 
 def test_what_is_described_without_running_is_what_is_loaded():

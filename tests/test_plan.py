@@ -173,7 +173,7 @@ def test_an_operator_that_moves_the_anatomy_moves_the_references_with_it(tmp_pat
     moving = dataclasses.replace(OPERATORS["gain"], policy=LabelPolicy.CO_WARP)
     monkeypatch.setitem(OPERATORS, "gain", moving)
     moved, payloads = references_of(scenario, "moved")
-    assert moved != still and payloads[0]["steps"] == [{"operator": "gain", "value": 2.0, "occurrence": 0}]
+    assert moved != still and payloads[0]["steps"] == ({"operator": "gain", "value": 2.0, "occurrence": 0},)
     assert payloads[0]["domain_seed"] == 0 and references_of(scenario, "noise:3")[0] == still
     monkeypatch.setitem(OPERATORS, "gain", dataclasses.replace(moving, version=99))
     assert references_of(scenario, "moved")[0] != moved

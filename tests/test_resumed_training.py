@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from scenarios import TINY, write
-from shiftbench.engine.local import topological
+from shiftbench.engine.order import topological
 from shiftbench.runner import prepare
 from shiftbench.train import Checkpoint
 from shiftbench.worker import data, training

@@ -22,10 +22,10 @@ from shiftbench.report.leaderboard import leaderboard
 from shiftbench.report.sections import selection as section
 from shiftbench.rng import generator
 from shiftbench.robustness.tables.selection import ONLINE, UNSCORED, selection
-from shiftbench.runner import method_cards
 from shiftbench.spec import load_scenario
 from shiftbench.store import Store
 from shiftbench.types import Prediction, Status, Track
+from shiftbench.worker.looks import method_cards
 from shiftbench.worker.method import predict
 from shiftbench.worker.perform import Context
 from shiftbench.worker.selection import SourceProportions, consistency, selection_facts, source_proportions

@@ -8,17 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
-from shiftbench.check.findings import (
-    Broken,
-    Finding,
-    clause_by_clause,
-    fingerprint,
-    refuse_changes,
-    refuses_lacking,
-)
+from shiftbench.check.findings import Finding, clause_by_clause, fingerprint, refuse_changes, refuses_lacking
 from shiftbench.check.problem import Problem
 from shiftbench.contract import grant, validate_estimates
 from shiftbench.methods import LoadedMethod
+from shiftbench.questions import Broken
 
 SAME = 1e-6  # DSC: rounding of sums that are taken in another order
 

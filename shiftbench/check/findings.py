@@ -18,6 +18,7 @@ from shiftbench.blocks import require
 from shiftbench.check.problem import COUNTED, Problem, problem
 from shiftbench.errors import NotApplicable
 from shiftbench.methods import LoadedMethod
+from shiftbench.questions import Broken, Skipped
 
 BACKBONES = ("unet_bn", "unet_in")
 IMPORTS = {"torch", "monai", "numpy", "scipy", "sklearn", "skimage", "SimpleITK", *sys.stdlib_module_names}
@@ -36,14 +37,6 @@ class Finding:
     check: str
     outcome: Outcome
     detail: str = ""
-
-
-class Broken(AssertionError):
-    """A clause was not kept; the text says how."""
-
-
-class Skipped(Exception):
-    """A clause that does not concern this method; the text says why."""
 
 
 def tried(name: str, clause: Callable[[], str | None]) -> Finding:

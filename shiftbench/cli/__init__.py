@@ -12,8 +12,17 @@ from shiftbench.errors import ShiftBenchError
 # In the order of the help.
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": runs.run,
+    "plan": runs.plan,
+    "status": folders.status,
     "leaderboard": folders.leaderboard,
     "plot": folders.plot,
+    "audit": runs.audit,
+    "rescore": runs.rescore,
+    "why": folders.why,
+    "verify": folders.verify,
+    "gc": folders.gc,
+    "export": folders.export,
+    "merge": folders.merge,
     "list": content.list_,
     "show": content.show,
     "check": content.check,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monai.losses import DiceLoss, TverskyLoss
 from torch import Tensor
 
 from shiftbench.losses.inputs import labels_of, one_hot, structure_mean, wide
@@ -40,8 +39,12 @@ def dice(
         Milletari, Navab, Ahmadi, V-Net, 3DV 2016, with sums in place of sums of squares.
     """
     p, y = _probabilities(logits, reference, ignore)
-    each = DiceLoss(batch=True, reduction="none", smooth_nr=SMOOTH, smooth_dr=SMOOTH)(p, y)
-    return structure_mean(each.flatten(), class_weights)
+    axes = [0, *range(2, p.ndim)]
+    # In the order of MONAI's DiceLoss, whose bits these are; to import that takes longer than a few-shot fine-tuning.
+    hit = (p * y).sum(axes)
+    false_positive, false_negative = (p.sum(axes) - hit) * 0.5, (y.sum(axes) - hit) * 0.5
+    each = 1 - (2 * hit + SMOOTH) / (2 * (hit + false_positive + false_negative) + SMOOTH)
+    return structure_mean(each, class_weights)
 
 
 def tversky(
@@ -71,6 +74,8 @@ def tversky(
         Salehi, Erdogmus, Gholipour, Tversky loss function for image segmentation using 3D fully convolutional deep
         networks, MLMI 2017.
     """
+    from monai.losses import TverskyLoss  # seconds to import, which a process without this loss is spared
+
     p, y = _probabilities(logits, reference, ignore)
     loss = TverskyLoss(batch=True, reduction="none", alpha=alpha, beta=beta, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
     return structure_mean(loss(p, y).flatten(), class_weights)

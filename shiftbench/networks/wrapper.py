@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from shiftbench.tasks import Task
@@ -108,4 +107,5 @@ class Normalised(nn.Module):
 def _levels(raw: Tensor | Sequence[Tensor], ndim: int) -> Sequence[Tensor]:
     """The network's output levels, finest first, without the metadata that MONAI's tensors carry along."""
     levels = (raw.unbind(1) if raw.ndim > ndim else (raw,)) if isinstance(raw, Tensor) else tuple(raw)
-    return tuple(level.as_tensor() if isinstance(level, MetaTensor) else level for level in levels)
+    # A MetaTensor is known by its method: where nothing has imported MONAI, which takes seconds, there is none.
+    return tuple(level.as_tensor() if hasattr(level, "as_tensor") else level for level in levels)

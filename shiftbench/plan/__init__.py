@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from shiftbench.graph import MethodCard, Options, Plan
 from shiftbench.parts import Opened, Parts
@@ -21,9 +21,32 @@ def plan(scenarios: Sequence[Scenario], methods: Sequence[MethodCard], options: 
     graph = Plan()
     opened: Opened = {}
     for scenario in scenarios:
-        parts = Parts(graph, scenario, options, opened)
-        ScenarioPlan(graph, scenario, options, suite, parts).add(methods)
+        add_scenario(graph, scenario, methods, options, suite, opened)
     return graph
 
 
-__all__ = ["CARDS", "CARD_TABLE", "plan", "write_cards"]
+def plan_each(
+    scenarios: Iterable[Scenario], methods: Sequence[MethodCard], options: Options, suite: str
+) -> Iterator[Plan]:
+    """The graph of every scenario on its own, one after another: a run that is too large to be held can be counted.
+
+    Tasks that scenarios share have the same ids in each of their graphs.
+
+    Raises:
+        SpecError, DataError: see `plan`.
+    """
+    opened: Opened = {}
+    for scenario in scenarios:
+        graph = Plan()
+        add_scenario(graph, scenario, methods, options, suite, opened)
+        yield graph
+
+
+def add_scenario(
+    graph: Plan, scenario: Scenario, methods: Sequence[MethodCard], options: Options, suite: str, opened: Opened
+) -> None:
+    """Adds one scenario to a graph; `opened` holds the datasets that are open already."""
+    ScenarioPlan(graph, scenario, options, suite, Parts(graph, scenario, options, opened)).add(methods)
+
+
+__all__ = ["CARDS", "CARD_TABLE", "plan", "plan_each", "write_cards"]

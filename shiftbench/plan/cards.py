@@ -12,7 +12,7 @@ from shiftbench import cards
 from shiftbench.domains import Part
 from shiftbench.graph import Plan
 from shiftbench.parts import Parts
-from shiftbench.plan.tasks import needs_of, payload_of
+from shiftbench.plan.inputs import Inputs
 from shiftbench.spec import PERMUTED, Target
 from shiftbench.store import Store, write_json
 
@@ -23,22 +23,25 @@ def add_cards(
     graph: Plan, parts: Parts, targets: Sequence[Target], folds: Mapping[str, Sequence[tuple[Part, Part]]]
 ) -> None:
     """Adds the card of every target whose references are its own; `folds` are (adapt, test) by domain."""
+    inputs = Inputs(graph)
     source = _together([test for _, test in folds[parts.source.name]])
+    structures = graph.common(tuple(parts.structures))
     for target in targets:
         if target.control == PERMUTED:
             continue
         tests = [test for _, test in folds[target.name]]
-        whole = {"source": source, "target": _together(tests)}
-        whole["redrawn"] = _together([parts.drawn_by_source(target, test) for test in tests])
-        payload = {**{name: payload_of(part) for name, part in whole.items()}, "structures": parts.structures}
-        key = [
-            cards.VERSION,
-            parts.structures,
-            *([[list(chunk[:3]) for chunk in part.chunks] for part in whole.values()]),
-        ]
-        needs = [need for part in whole.values() for need in needs_of(part, references=True)]
+        redrawn = _together([parts.drawn_by_source(target, test) for test in tests])
+        whole = {"source": source, "target": _together(tests), "redrawn": redrawn}
+        read = {name: inputs.of(part) for name, part in whole.items()}
+        payload = {**{name: each.payload for name, each in read.items()}, "structures": structures}
+        made_of = {
+            "version": cards.VERSION,
+            "structures": structures,
+            **{name: each.labelled for name, each in read.items()},
+        }
+        needs = [need for each in read.values() for need in each.labelled]
         label = f"shift card of {target.name}"
-        task = graph.add("card", payload, needs, label, 0.2 * len(source.where()), key)
+        task = graph.add("card", payload, needs, label, 0.2 * len(source.where()), made_of)
         graph.cards[parts.scenario.name, target.name] = task.id
 
 

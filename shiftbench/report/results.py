@@ -11,18 +11,29 @@ from rich.console import Console
 
 from shiftbench.agreement import COLUMNS as AGREEMENT_COLUMNS
 from shiftbench.agreement import protocol_agreement
+from shiftbench.audit.command import command as audit
 from shiftbench.errors import OutputError, SpecError, nearest
-from shiftbench.graph import Options
-from shiftbench.progress import RunProgress
+from shiftbench.graph import Options, Settings
+from shiftbench.keeping.estimate import estimate
+from shiftbench.keeping.plans import latest
+from shiftbench.keeping.rescore import drop_predictions, rescore
+from shiftbench.machine import cores
 from shiftbench.report.sections.section import Section
 from shiftbench.report.stored import TEXT, print_stored
 from shiftbench.robustness.streams import outside_streams
-from shiftbench.runner import ROWS, Prepared, places, prepare
+from shiftbench.runner import ROWS, Prepared, places, prepare, read_rows
+from shiftbench.runner.request import Means
 from shiftbench.shifts import OPERATORS, POPULATIONS, PROTOCOLS
 from shiftbench.spec import load_scenario, scenario_files
-from shiftbench.store import read_json, write_json
-from shiftbench.types import FAILURES, Track
+from shiftbench.store import Store, read_json, write_json
+from shiftbench.types import FAILURES
 from shiftbench.version import __version__
+from shiftbench.watch.jsonlines import JsonLines
+from shiftbench.watch.people import for_people
+from shiftbench.watch.recorder import Recorder
+from shiftbench.watch.runfile import RunFile
+from shiftbench.watch.trackers import trackers
+from shiftbench.watch.watch import Watch
 
 REPORT = "report.json"
 REPORT_VERSION = 4
@@ -30,33 +41,91 @@ AGREEMENT = "agreement.csv"
 
 
 def run_and_report(
-    scenarios: Sequence[str], *, console: Console, methods: Sequence[str] | None = None, **choices: Any
+    scenarios: Sequence[str],
+    *,
+    console: Console,
+    methods: Sequence[str] | None = None,
+    as_json: bool = False,
+    track: Sequence[str] = (),
+    **choices: Any,
 ) -> list[str]:
-    """Runs, writes rows, tables and figures, prints the leaderboard; returns one line per failed method and target.
+    """Runs, writes rows, tables and figures, prints the leaderboard; returns one line per failure, with what to do.
 
     Args:
         scenarios: suites, scenarios or TOML files.
         console: for the progress and the leaderboard.
-        methods: see `shiftbench.run.run`, as are `choices`.
+        methods: see `shiftbench.run`, as are `choices`.
+        as_json: events go to standard output, one a line, and nothing else.
+        track: trackers that are told, see `shiftbench.watch.trackers`.
     """
     job = prepare(list(scenarios), methods, **choices)
+    silent = Console(quiet=True)
+    people = silent if as_json else console
     if job.finished() and _up_to_date(job):
-        print_stored(job.store.root, console)
-        console.print(f"nothing to compute; results are in {job.store.root}", highlight=False, soft_wrap=True)
+        print_stored(job.store.root, people)
+        people.print(f"nothing to compute; results are in {job.store.root}", highlight=False, soft_wrap=True)
+        if as_json:
+            _tell_all_is_done(job)
         return []
-    progress = RunProgress(console, job.store, job.jobs)
-    try:
-        rows = job.rows(progress)
-    finally:
-        progress.close()
-    made = write_tables_and_figures(rows, job.store.root, job)
-    print_stored(job.store.root, console)
+    for line in () if as_json or job.finished() else estimate(job.graph, job.store, job.jobs).lines():
+        people.print(line, highlight=False, markup=False, soft_wrap=True)
+    shown = JsonLines.on_stdout() if as_json else for_people(console)
+    apart = [shown, *trackers(track, job.store, {"suite": job.name, **job.request.told()})]
+    with Watch([RunFile(job.store.root)], apart) as watch:
+        rows, failures = job.computed(watch)
+        made = write_tables_and_figures(rows, job.store.root, job)
+        watch.table(leaderboard_lines(job.store.root))
+    if job.request.means.predictions == "drop":
+        drop_predictions(job.graph, job.store)
+    print_stored(job.store.root, people)
     pictures = sum(p.suffix == ".png" for p in made)
-    console.print(f"rows, leaderboard and {pictures} figures are in {job.store.root}", highlight=False, soft_wrap=True)
-    lines = failure_lines(rows)
+    people.print(f"rows, leaderboard and {pictures} figures are in {job.store.root}", highlight=False, soft_wrap=True)
+    lines = [*failures, *uncovered(rows)]
     if not lines:
         write_json(job.store.root / REPORT, _fingerprint(job))
     return lines
+
+
+def _tell_all_is_done(job: Prepared) -> None:
+    """The events of a run that has nothing to do."""
+    tell = JsonLines.on_stdout()
+    with Recorder(tell, job.graph.tasks, set(job.graph.tasks), running=lambda: (), jobs=job.jobs):
+        pass
+    tell.close()
+
+
+def leaderboard_lines(folder: Path) -> list[dict[str, Any]]:
+    """The leaderboard of a result folder, a mapping per line."""
+    return pd.read_csv(folder / "leaderboard.csv").to_dict("records")
+
+
+def audit_folder(folder: Path, console: Console, *, methods: Sequence[str] | None, thorough: bool, isolate: str) -> int:
+    """Audits the run of a result folder, writes its tables again, and returns how many audits failed.
+
+    Raises:
+        ShiftBenchError: there is no run here, or a method is not in it.
+    """
+    store = Store(folder)
+    graph = latest(store)
+    rows = read_rows(folder) if (folder / ROWS).is_file() else None
+    failed = audit(console, graph, store, Settings(isolate), rows=rows, methods=methods, thorough=thorough)
+    if rows is not None:
+        write_tables_and_figures(rows, folder)
+    return failed
+
+
+def rescore_folder(folder: Path, console: Console, *, jobs: int | None, threads: int) -> None:
+    """Scores kept predictions again and writes the tables.
+
+    Raises:
+        OutputError: there is no run here, or its predictions cannot be scored.
+    """
+    engine = Means(jobs=jobs or cores()).start(folder, threads)
+    done = rescore(folder, engine)
+    for line in done.lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    made = write_tables_and_figures(done.rows, folder)
+    console.print(f"{len(made)} tables and figures are written again in {folder}", highlight=False, soft_wrap=True)
 
 
 def _fingerprint(job: Prepared) -> dict[str, Any]:
@@ -140,22 +209,17 @@ def _write_examples(rows: pd.DataFrame, folder: Path, job: Prepared) -> list[Pat
     return list(save(example_page(found, title=f"Examples: {job.name}"), folder, "examples")) if found else []
 
 
-def failure_lines(rows: pd.DataFrame) -> list[str]:
-    """One line per scenario, target and method with failed cases: how many, and the first cause."""
+def uncovered(rows: pd.DataFrame) -> list[str]:
+    """A line that says how many cases have no usable prediction and what becomes of them; none if there are none."""
     failed = rows[rows["status"].isin([str(s) for s in FAILURES])]
-    lines = []
-    for (scenario, target, method), group in failed.groupby(["scenario", "target", "method"], sort=True):
-        first = group.iloc[0]
-        lines.append(
-            f"{method} on {scenario}/{target}: {first['status']} in {group['case'].nunique()} cases: "
-            f"{first['detail']}; they count as {_worth(first)} and are tried again by the next run"
-        )
-    return lines
-
-
-def _worth(row: pd.Series) -> str:
-    """What a failure counts as."""
-    return "wrong as can be" if row["track"] == Track.ESTIMATE else "zero"
+    cases = failed[["scenario", "target", "backbone", "method", "draw", "seed", "case"]].drop_duplicates()
+    if cases.empty:
+        return []
+    names = ", ".join(sorted(set(cases["method"])))
+    return [
+        f"{len(cases)} cases have no usable prediction ({names}): they count as the worst value and are tried again by"
+        " the next run"
+    ]
 
 
 def write_sheet(

@@ -2,24 +2,29 @@
 
 from shiftbench.machine import cores, gpus, resolve_device
 from shiftbench.runner.compute import compute
-from shiftbench.runner.request import Prepared, method_cards, places, prepare, run
-from shiftbench.runner.rows import COLUMNS, ROWS, collect, read_rows, write_rows
+from shiftbench.runner.prepared import Prepared, prepare, run
+from shiftbench.runner.request import Request, ask, places
+from shiftbench.runner.rows import COLUMNS, collect
+from shiftbench.runner.tables import PARQUET, ROWS, read_rows, write_rows, write_tables
 from shiftbench.spec import load_scenario
 
 __all__ = [
     "COLUMNS",
+    "PARQUET",
     "ROWS",
     "Prepared",
+    "Request",
+    "ask",
     "collect",
     "compute",
     "cores",
     "gpus",
     "load_scenario",
-    "method_cards",
     "places",
     "prepare",
     "read_rows",
     "resolve_device",
     "run",
     "write_rows",
+    "write_tables",
 ]

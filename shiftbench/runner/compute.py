@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-
-from shiftbench.engine.local import LocalEngine
+from shiftbench.engine import Engine
+from shiftbench.engine.scheduler import to_do
 from shiftbench.errors import DataError, OutputError
-from shiftbench.graph import Outcome, Plan, Task
+from shiftbench.graph import Outcome, Plan
 from shiftbench.store import Store
+from shiftbench.watch.events import Observer
+from shiftbench.watch.recorder import Recorder
 
-Observer = Callable[[str, Plan, Sequence[Task], Outcome | None], None]  # event, plan, tasks under way, what ended
+DATA = ("anatomy", "images", "references")
 
 
-def compute(graph: Plan, store: Store, engine: LocalEngine, observer: Observer | None) -> None:
+def compute(graph: Plan, store: Store, engine: Engine, tell: Observer, jobs: int) -> Recorder:
     """Runs on `engine` every task that is not in the store yet.
+
+    Returns:
+        What was counted, and which tasks failed.
 
     Raises:
         DataError: a dataset cannot be used; what was finished stays.
         OutputError: the folder can no longer be written.
     """
-    if observer:
-        observer("start", graph, [], None)
-    said = 0
-    for outcome in engine.run(graph.tasks, tick=lambda: observer and observer("tick", graph, engine.running(), None)):
-        for words in engine.said()[said:]:
-            said += 1
-            if observer:
-                observer("warning", graph, [], replace(outcome, cause=words))
-        if observer:
-            observer("end", graph, engine.running(), outcome)
-        if outcome.status == "fatal":
-            raise OutputError(outcome.cause.rstrip("."))
-        if not outcome.ok and outcome.task.kind in ("anatomy", "images", "references"):
-            raise DataError(outcome.cause.rstrip("."))
-    store.sweep()
-    if observer:
-        observer("done", graph, [], None)
+    reused = set(graph.tasks) - set(to_do(graph.tasks, store))
+    with Recorder(tell, graph.tasks, reused, running=engine.running, said=engine.said, jobs=jobs) as recorder:
+        for outcome in engine.run(graph.tasks, tick=recorder.tick):
+            recorder.end(outcome)
+            _refuse(outcome)
+        store.sweep()
+    return recorder
+
+
+def _refuse(outcome: Outcome) -> None:
+    """Ends the run where going on would be of no use."""
+    if outcome.status == "fatal":
+        raise OutputError(outcome.cause.rstrip("."))
+    if not outcome.ok and not outcome.again and outcome.task.kind in DATA:
+        raise DataError(outcome.cause.rstrip("."))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +14,6 @@ from shiftbench.store import Store
 from shiftbench.tasks import Task as Layout
 from shiftbench.types import Row, Status
 
-ROWS = "rows.csv.gz"
 COLUMNS = list(Row.__dataclass_fields__)
 RECORDED = ("shiftbench", "torch", "monai", "numpy", "scipy", "scikit-image", "edt", "connected-components-3d")
 
@@ -29,7 +26,7 @@ def collect(graph: Plan, store: Store) -> pd.DataFrame:
         for predict_id, score_id, test in unit.folds:
             common = {
                 **unit.row,
-                "isolation": "process",
+                "isolation": _isolation(graph.tasks[predict_id], store),
                 "checkpoint": _checkpoint(graph.tasks[predict_id], store)[:16],
                 "prediction": predict_id.split("/")[1],
                 "versions": versions,
@@ -71,30 +68,15 @@ def _checkpoint(predict: Task, store: Store) -> str:
     return key
 
 
+def _isolation(predict: Task, store: Store) -> str:
+    """How the method was kept apart, or would have been where it never began."""
+    done = store.done(predict.kind, predict.key)
+    about = store.record(predict.kind, predict.key) if done else store.failure(predict.kind, predict.key) or {}
+    return str(about.get("isolation", "process"))
+
+
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-def write_rows(rows: pd.DataFrame, path: Path) -> None:
-    """The table as CSV, gzip; equal rows give equal bytes, and a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}")
-    rows.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
-    os.replace(temporary, path)
-
-
-def read_rows(folder: Path) -> pd.DataFrame:
-    """The rows of a result folder.
-
-    Raises:
-        OutputError: there are none.
-    """
-    path = folder / ROWS
-    if not path.is_file():
-        raise OutputError(f"no {ROWS} here", where=folder, remedy="give a folder that `shiftbench run` wrote")
-    text = dict.fromkeys(("method_version", "case", "patient", "bound", "detail", "stream", "stream_order"), str)
-    counts = dict.fromkeys(("order_seed", "position"), "Int64")
-    rows = pd.read_csv(path, dtype={**text, **counts}, low_memory=False)
-    return rows.reindex(columns=[*rows.columns, *(name for name in COLUMNS if name not in rows.columns)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from shiftbench.errors import OutputError, ShiftBenchError
+from shiftbench.errors import MethodError, OutputError, ShiftBenchError
 from shiftbench.graph import Settings
 from shiftbench.store import Store
 from shiftbench.types import Status
@@ -36,14 +37,26 @@ class Context:
 Handler = Callable[[Context, str, Mapping[str, Any]], None]
 
 
-def perform(context: Context, kind: str, key: str, payload: Mapping[str, Any]) -> Answer:
-    """Does one task; see `attempt`."""
-    return attempt(handler_of(kind), context, key, payload)
+def perform(
+    context: Context, kind: str, key: str, payload: Mapping[str, Any], modules: Mapping[str, str] = MODULES
+) -> Answer:
+    """Does one task; see `attempt`. A kind that this process was not made for is a cause, not its end."""
+    try:
+        handler = handler_of(kind, modules)
+    except Exception as error:
+        return {**_failed(error), "seconds": 0.0}
+    return attempt(handler, context, key, payload)
 
 
-def handler_of(kind: str) -> Handler:
-    """Who does tasks of this kind."""
-    return import_module(MODULES[kind]).HANDLERS[kind]
+def handler_of(kind: str, modules: Mapping[str, str] = MODULES) -> Handler:
+    """Who does tasks of this kind.
+
+    Raises:
+        ValueError: no module is named for it.
+    """
+    if kind not in modules:
+        raise ValueError(f"this process has no task '{kind}'")
+    return import_module(modules[kind]).HANDLERS[kind]
 
 
 def attempt(handler: Handler, context: Context, key: str, payload: Mapping[str, Any]) -> Answer:
@@ -80,12 +93,16 @@ def _disk_is_full(error: Exception) -> bool:
 
 
 def _status(error: Exception) -> tuple[Status, str]:
-    """Status of the rows, and the reason that retry rules go by."""
-    if hasattr(error, "status"):
-        status = Status(error.status)
-        return status, getattr(error, "reason", REASONS.get(status, "exception"))
+    """Status of the rows, and the reason that retry rules go by: the error's own where it has them."""
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return (Status.OUT_OF_MEMORY, "out_of_memory") if memory else (Status.FAILED, "exception")
+    named, reason = getattr(error, "status", None), getattr(error, "reason", None)  # of others' errors: anything
+    status = Status(named) if named in list(Status) else Status.OUT_OF_MEMORY if memory else Status.FAILED
+    if reason in OWN_REASONS:
+        return status, str(reason)
+    of_output = isinstance(error, MethodError) or status is Status.INVALID_OUTPUT
+    return status, "nan" if of_output and NAN.search(str(error)) else REASONS.get(status, "exception")
 
 
+OWN_REASONS = ("exception", "out_of_memory", "signal", "timeout", "nan", "lost")  # that an error may name
 REASONS = {Status.OUT_OF_MEMORY: "out_of_memory", Status.TIMEOUT: "timeout"}
+NAN = re.compile(r"\bNaN\b")  # in what the contract says of a prediction or an estimate

@@ -4,40 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from shiftbench.backbones import Backbone
-from shiftbench.contract import SIDECAR_BYTES
 from shiftbench.domains import Part
-from shiftbench.errors import MethodError, NotApplicable
-from shiftbench.methods import LoadedMethod, from_payload
-from shiftbench.networks import Normalise, Normalised, build
+from shiftbench.errors import NotApplicable
+from shiftbench.guest.model import recipe_of, untrained
+from shiftbench.isolation.session import NETWORK_FACTS, Session, Terms
+from shiftbench.methods import source_of
+from shiftbench.networks import Normalised
 from shiftbench.rng import generator
 from shiftbench.store import Store
 from shiftbench.tasks import Task
 from shiftbench.train import Checkpoint, Progress, fit_supervised
-from shiftbench.worker.cases import labelled, recipe_of, tuples
+from shiftbench.worker.cases import labelled, labelled_cases
+from shiftbench.worker.guests import launcher_for
 from shiftbench.worker.perform import Context
 
-# What of a training task the network and its weights depend on, beside the data.
-TRAINED = ("backbone", "architecture", "dimension", "layout", "normalise", "window", "recipe", "seed")
-
-
-def untrained(task: Mapping[str, Any], channels: int) -> Normalised:
-    """The scenario's backbone with weights that depend on the seed alone."""
-    return build(
-        Backbone(**tuples(task["architecture"])),
-        dimension=task["dimension"],
-        channels=channels,
-        task=Task.of(task["layout"]),
-        normalise=Normalise(task["normalise"], tuple(task["window"])),
-        patch=tuple(task["recipe"]["patch"]),
-        stack=task["recipe"]["stack"],
-        rng=generator(task["seed"], "build", task["backbone"]),
-    )
+SHOWN = ("source", "source_val")  # to a method's own training
 
 
 def train(context: Context, key: str, task: Mapping[str, Any]) -> None:
@@ -58,7 +45,7 @@ def train(context: Context, key: str, task: Mapping[str, Any]) -> None:
         observe=lambda progress: context.report(_in_words(progress)),
     )
     record = {
-        "task": {k: task[k] for k in TRAINED},
+        "task": {k: task[k] for k in NETWORK_FACTS},
         "channels": channels,
         "parameters": sum(p.numel() for p in model.parameters()),
         "losses": losses,
@@ -81,67 +68,87 @@ def _in_words(progress: Progress) -> str:
 
 def prepare(context: Context, key: str, task: Mapping[str, Any]) -> None:
     """A method's own source training (`prepare`), or its sidecar beside the shared model (`summarise`)."""
-    store = context.store
-    loaded = from_payload(task["method"])
-    shared = store.record("train", task["train"])
-    source, source_val = (
-        labelled(
-            store, Part.of(task[part]), task["device"], instances=Task.of(shared["task"]["layout"]).counts_instances
-        )
-        for part in ("source", "source_val")
-    )
-    started = time.perf_counter()
-    own = None
-    try:
-        if hasattr(loaded.method, "prepare"):
-            prepared = loaded.method.prepare(
-                source,
-                source_val,
-                lambda: untrained(shared["task"], shared["channels"]).to(task["device"]),
-                recipe=recipe_of(task),
-                rng=generator(task["seed"], "prepare", loaded.path.stem),  # variants of a file share their draws
-            )
-            own, sidecar = prepared.model, dict(prepared.sidecar)
-        else:
-            model, _ = load_state(store, ["train", task["train"]], task["device"])
-            sidecar = dict(loaded.method.summarise(model, source, source_val))  # type: ignore[attr-defined]
-    except NotApplicable as reason:
-        store.publish("prepare", key, {"train": task["train"], "own": False, "not_applicable": str(reason)})
-        return
-    _check_sidecar(sidecar, loaded)
-    record = {"train": task["train"], "own": own is not None, "seconds": time.perf_counter() - started}
+    store, shared = context.store, Start(context.store, ["train", task["train"]])
+    counted = Task.of(shared.network["layout"]).counts_instances
+    with session_of(context, task, shared.network, shared.channels) as session:
+        if "prepare" not in session.prepares:
+            session.send_weights(shared.weights())
+        parts = {name: labelled_cases(store, Part.of(task[name]), instances=counted) for name in SHOWN}
+        session.grant(parts, counted=counted)
+        started = time.perf_counter()
+        facts = {"train": task["train"], "isolation": session.level}
+        try:
+            own, sidecar = session.prepare(untrained(shared.network, shared.channels), task["seed"])
+        except NotApplicable as reason:
+            store.publish("prepare", key, {**facts, "own": False, "not_applicable": str(reason)})
+            return
+        record = {**facts, "own": own is not None, "seconds": time.perf_counter() - started}
     with store.workspace() as folder:
         if own is not None:
-            save_file(
-                {n: t.detach().cpu().contiguous() for n, t in own.state_dict().items()}, folder / "weights.safetensors"
-            )
-        save_file({n: t.detach().cpu().contiguous() for n, t in sidecar.items()}, folder / "sidecar.safetensors")
+            save_file(own, folder / "weights.safetensors")
+        save_file(sidecar, folder / "sidecar.safetensors")
         store.publish("prepare", key, record, folder)
 
 
-def _check_sidecar(sidecar: Mapping[str, torch.Tensor], loaded: LoadedMethod) -> None:
-    size = sum(t.numel() * t.element_size() for t in sidecar.values())
-    if size > SIDECAR_BYTES:
-        raise MethodError(
-            f"the sidecar holds {size} bytes",
-            where=loaded.path,
-            remedy=f"declare at most {SIDECAR_BYTES} bytes of statistics",
-        )
+def session_of(
+    context: Context,
+    task: Mapping[str, Any],
+    network: Mapping[str, Any],
+    channels: int,
+    identity: Sequence[Any] | None = None,
+) -> Session:
+    """A guest that knows the task's method and network."""
+    method = task["method"]
+    terms = Terms(
+        source=source_of(method),
+        path=Path(method["path"]),
+        network=network,
+        channels=channels,
+        recipe=task["recipe"],
+        device=task["device"],
+        threads=task["threads"],
+        seed=task["seed"],
+        draw=task.get("draw", 0),
+        identity=identity,
+    )
+    settings = context.settings
+    launcher = launcher_for(settings, task["device"], task["threads"])
+    return Session(launcher, terms, seconds=settings.seconds, report=context.report)
 
 
-def load_state(store: Store, state: Sequence[str], device: str) -> tuple[Normalised, dict[str, torch.Tensor]]:
-    """A copy of the model a method starts from, and its sidecar."""
-    kind, key = state
-    sidecar: dict[str, torch.Tensor] = {}
-    weights_at = ("train", key)
-    if kind == "prepare":
-        record = store.record("prepare", key)
-        if "not_applicable" in record:
-            raise NotApplicable(record["not_applicable"].rstrip("."))
-        sidecar = load_file(store.artifact("prepare", key) / "sidecar.safetensors", device=device)
-        weights_at = ("prepare", key) if record["own"] else ("train", record["train"])
-        key = record["train"]
-    record = store.record("train", key)
-    model = untrained(record["task"], record["channels"])
-    model.load_state_dict(load_file(store.artifact(*weights_at) / "weights.safetensors"))
-    return model.to(device).eval(), sidecar
+class Start:
+    """What a method starts from: the network of a training task, its weights, and a sidecar.
+
+    Raises:
+        NotApplicable: the method's preparation had no meaning.
+    """
+
+    def __init__(self, store: Store, state: Sequence[str]):
+        kind, key = state
+        self.of_sidecar: Path | None = None
+        place = ("train", key)
+        if kind == "prepare":
+            prepared = store.record("prepare", key)
+            if "not_applicable" in prepared:
+                raise NotApplicable(prepared["not_applicable"].rstrip("."))
+            self.of_sidecar = store.artifact("prepare", key) / "sidecar.safetensors"
+            place = ("prepare", key) if prepared["own"] else ("train", prepared["train"])
+            key = prepared["train"]
+        record = store.record("train", key)
+        self.network: Mapping[str, Any] = record["task"]
+        self.channels: int = record["channels"]
+        self.of_weights = store.artifact(*place) / "weights.safetensors"
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The model's state."""
+        return load_file(self.of_weights)
+
+    def sidecar(self) -> dict[str, torch.Tensor]:
+        """Declared statistics; none where the method has not declared any."""
+        return load_file(self.of_sidecar) if self.of_sidecar is not None else {}
+
+    def model(self, device: str) -> Normalised:
+        """The model itself, in evaluation mode."""
+        model = untrained(self.network, self.channels)
+        model.load_state_dict(self.weights())
+        return model.to(device).eval()

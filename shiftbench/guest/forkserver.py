@@ -1,0 +1,144 @@
+"""A clean interpreter from which guests are forked: what takes seconds is imported once, and no guest sees another.
+
+Run in the sandbox as `python -m shiftbench.guest.forkserver FD`, FD being a socket of whole messages. The server never
+runs a method's code and computes nothing, so that there is no thread that a fork could tear. It hides its memory from
+its children (PR_SET_DUMPABLE), takes their orphans (PR_SET_CHILD_SUBREAPER), and when a guest ends it kills whatever
+that left and empties the folders that it could write to, before the next one is born.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+MESSAGE_BYTES = 65536
+STREAMS = 3  # standard input, output and error of a guest come as file descriptors
+_PDEATHSIG, _DUMPABLE, _SUBREAPER = 1, 4, 36  # of prctl(2)
+
+
+def serve(control: socket.socket, run: Callable[[], object]) -> None:
+    """Forks a guest for every {"folder", "clean"} until the other side is gone.
+
+    Says {"ready": true} once, {"born": true} by each guest itself (so that the kernel tells the other side its process
+    id), and {"ended": wait status} when all that the guest left is gone. While a guest runs {"kill": true} ends it.
+
+    Args:
+        control: of type SOCK_SEQPACKET.
+        run: what a guest does, with its own standard streams.
+    """
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_DUMPABLE, 0)
+    prctl(_SUBREAPER, 1)
+    control.send(b'{"ready": true}')
+    while True:
+        message, streams, *_ = socket.recv_fds(control, MESSAGE_BYTES, STREAMS)
+        if not message:
+            return
+        if len(streams) < STREAMS:  # a kill that came after its guest's end
+            continue
+        asked = json.loads(message)
+        pid = os.fork()
+        if pid == 0:
+            _become_guest(control, streams, asked, run)
+        for stream in streams:
+            os.close(stream)
+        status = _attended(control, pid)
+        _end_all()
+        _empty(asked["clean"])
+        control.send(json.dumps({"ended": status}).encode())
+
+
+def _become_guest(control: socket.socket, streams: Sequence[int], asked: Any, run: Callable[[], object]) -> NoReturn:
+    code = 1
+    try:
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_PDEATHSIG, signal.SIGKILL)
+        os.setsid()
+        control.send(b'{"born": true}')
+        control.close()
+        for target, stream in enumerate(streams):
+            os.dup2(stream, target)
+        os.closerange(STREAMS, max(streams) + 1)
+        prctl(_DUMPABLE, 1)  # its own files in /proc are its own again
+        os.chdir(asked["folder"])
+        os.environ["HOME"] = os.environ["TMPDIR"] = asked["folder"]
+        run()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _attended(control: socket.socket, pid: int) -> int:
+    """Wait status of a guest that ended by itself, or because the other side asked for it or is gone."""
+    watched = os.pidfd_open(pid)
+    try:
+        while True:
+            ready, _, _ = select.select([control.fileno(), watched], [], [])
+            if control.fileno() in ready:
+                os.kill(pid, signal.SIGKILL)
+                if not control.recv(MESSAGE_BYTES):
+                    _end_all()
+                    sys.exit(0)
+            if watched in ready:
+                return os.waitpid(pid, 0)[1]
+    finally:
+        os.close(watched)
+
+
+def _end_all() -> None:
+    """Kills every process that is left; the children of a killed one come here, and are killed in the next round."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            for pid in _children():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            os.wait()
+
+
+def _children() -> list[int]:
+    found: list[int] = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found
+
+
+def _empty(folders: Sequence[str]) -> None:
+    """Removes all that folders hold."""
+    for folder in folders:
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def main() -> None:
+    """Entry: FD, the socket that orders come from."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    os.set_inheritable(control.fileno(), False)
+    import shiftbench.guest.desk  # noqa: F401  the seconds that guests are spared
+    from shiftbench.guest.__main__ import main as guest
+
+    serve(control, guest)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,7 @@ from shiftbench.scoring.calibration import absent_calibration_rows, calibration_
 from shiftbench.scoring.case import ScoredCase
 from shiftbench.scoring.confidence import absent_confidence_rows, confidence_rows
 from shiftbench.spec import load_scenario
+from shiftbench.store import Store
 from shiftbench.types import FAILURES, Status, Track
 
 ASKED = "\n[calibration]\nregion = 16.0\nbins = 10\n"
@@ -93,7 +94,7 @@ def test_the_values_are_those_of_the_stored_probabilities(ran):
     one = own[(own.target == "site-a") & (own.structure == "liver") & (own.status == Status.OK)]
     case = min(one.case)
     first = one[one.case == case].set_index(["metric", "definition"])
-    (path,) = (out / "artifacts/predict" / first["prediction"].iloc[0]).rglob(f"{case}.npz")
+    path = Store(out).artifact("predict", first["prediction"].iloc[0]) / f"{case}.npz"
     with np.load(path) as arrays:
         stored, labels = arrays["log_probabilities"], arrays["labels"]
     assert stored.dtype == np.float16 and stored.shape == (3, *labels.shape)

@@ -50,11 +50,13 @@ def references_in_memory():
         for line in maps.read().splitlines():
             if " rw" not in line:
                 continue
-            first, last = (int(x, 16) for x in line.split()[0].split("-"))
-            for start in range(first, last, CHUNK - overlap):
+            spans = [tuple(int(x, 16) for x in line.split()[0].split("-"))]
+            for low, high in own:
+                cut = [piece for a, b in spans for piece in ((a, min(b, low)), (max(a, high), b))]
+                spans = [(a, b) for a, b in cut if a < b]
+            starts = [(start, last) for first, last in spans for start in range(first, last, CHUNK - overlap)]
+            for start, last in starts:
                 size = min(CHUNK, last - start)
-                if any(start < high and low < start + size for low, high in own):
-                    continue
                 try:
                     memory.seek(start)
                     size = memory.readinto(memoryview(raw)[:size])

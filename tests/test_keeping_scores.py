@@ -17,7 +17,7 @@ from shiftbench.keeping.limits import Costs, described, gpu_hours, limits
 from shiftbench.keeping.rescore import drop_predictions, rescore
 from shiftbench.metrics.scorers import METRICS, SCORERS
 from shiftbench.report.gallery import examples
-from shiftbench.runner import collect, read_rows, write_rows
+from shiftbench.runner import PARQUET, collect, read_rows, write_rows, write_tables
 from shiftbench.scoring import masks
 from shiftbench.spec import load_scenario
 from shiftbench.store import Store
@@ -31,7 +31,7 @@ def once(tmp_path_factory):
     plan = planned(folder, SMALL)
     store = finished(plan, folder / "out")
     plans.save(plan, store, {"scenarios": ["tiny"]})
-    tables.write_tables(collect(plan, store), store.root)
+    write_tables(collect(plan, store), store.root)
     return plan, store.root
 
 
@@ -133,7 +133,7 @@ def test_a_fold_that_cannot_be_scored_ends_in_one_sentence_and_the_plan_of_befor
 def test_rows_are_made_again_from_the_plan_and_the_records_alone(ran):
     _, store = ran
     before = (store.root / "rows.csv.gz").read_bytes()
-    for name in ("rows.csv.gz", tables.PARQUET):
+    for name in ("rows.csv.gz", PARQUET):
         (store.root / name).unlink()
     rows = tables.rebuild(store.root)
     assert (store.root / "rows.csv.gz").read_bytes() == before and len(rows) == len(read_rows(store.root))
@@ -145,7 +145,7 @@ def test_rows_are_made_again_from_the_plan_and_the_records_alone(ran):
 def test_the_parquet_holds_what_the_csv_holds(once):
     pytest.importorskip("pyarrow")
     _, folder = once
-    read = pd.read_parquet(folder / tables.PARQUET)
+    read = pd.read_parquet(folder / PARQUET)
     rows = read_rows(folder)
     assert list(read.columns) == list(rows.columns) and rows["detail"].isna().any() and rows["value"].isna().any()
     pd.testing.assert_frame_equal(read, rows, check_dtype=False)
@@ -159,9 +159,9 @@ def test_a_parquet_that_cannot_be_written_fails_nothing_and_leaves_no_older_one(
     else:
         monkeypatch.setattr(pd.DataFrame, "to_parquet", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "full")))
     rows = collect(plan, store)
-    (store.root / tables.PARQUET).write_bytes(b"of other rows")
-    assert tables.write_tables(rows, store.root) == [store.root / "rows.csv.gz"]
-    assert not (store.root / tables.PARQUET).exists() and not list(store.root.glob(".rows*"))
+    (store.root / PARQUET).write_bytes(b"of other rows")
+    assert write_tables(rows, store.root) == [store.root / "rows.csv.gz"]
+    assert not (store.root / PARQUET).exists() and not list(store.root.glob(".rows*"))
     (store.root / "again").mkdir()
     write_rows(rows, store.root / "again" / "rows.csv.gz")
     assert (store.root / "again" / "rows.csv.gz").read_bytes() == (store.root / "rows.csv.gz").read_bytes()

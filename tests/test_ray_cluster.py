@@ -287,9 +287,7 @@ def test_the_rows_are_those_of_the_local_engine(cluster, tmp_path):
 
 def test_every_task_of_a_real_plan_reads_only_what_is_carried(tmp_path):
     """With the real handlers, each task in a store that holds nothing else."""
-    prepared = prepare(
-        str(scenarios.write(tmp_path)), METHODS, out=tmp_path / "d", device="cpu"
-    )
+    prepared = prepare(str(scenarios.write(tmp_path)), METHODS, out=tmp_path / "d", device="cpu")
     tasks, driver = prepared.graph.tasks, prepared.store
     for i, name in enumerate(topological(tasks)):
         task, node_store = tasks[name], Store(tmp_path / f"node{i}")

@@ -171,10 +171,10 @@ def test_failures_are_tried_again_and_then_forgotten(tiny, tmp_path):
         BROKEN.split("VARIANTS")[0].replace('if self.fault == "raise":', f"if not os.path.exists({str(flag)!r}):")
         + 'VARIANTS = {"moody": Method(fault="none")}\n'
     )
-    first = shiftbench.run(path, [str(tmp_path / "moody.py")], out=out, device="cpu", jobs=2)
+    first = shiftbench.run(path, [str(tmp_path / "moody.py")], out=out, device="cpu", jobs=2, isolate="off")
     assert set(first[first["method"] == "moody"]["status"]) == {"failed"}
     flag.write_text("")
-    second = shiftbench.run(path, [str(tmp_path / "moody.py")], out=out, device="cpu", jobs=2)
+    second = shiftbench.run(path, [str(tmp_path / "moody.py")], out=out, device="cpu", jobs=2, isolate="off")
     assert "failed" not in set(second[second["method"] == "moody"]["status"])
 
 

@@ -19,6 +19,7 @@ from shiftbench.report.sections import sections
 from shiftbench.rng import generator
 from shiftbench.robustness.streams import outside_streams, streams
 from shiftbench.spec import Stream, load_scenario
+from shiftbench.store import Store
 from shiftbench.types import Track
 
 TARGETS = ("a", "b", "c", "d")
@@ -186,7 +187,7 @@ def test_state_is_kept_over_the_whole_stream_and_its_position_is_in_the_row(fini
     for seed, own in mine.groupby("order_seed"):
         assert sorted(own["position"]) == list(range(6)), seed
         for key, position in zip(own["prediction"], own["position"], strict=True):
-            labels = np.load(out / "artifacts" / "predict" / key / f"{position}.npz")["labels"]
+            labels = np.load(Store(out).artifact("predict", key) / f"{position}.npz")["labels"]
             assert int(labels.sum()) == position + 1
     first = mine[mine["order_seed"] == 0].sort_values("position")["target"].tolist()
     assert first == ["noise:3"] * 2 + ["site-a"] * 2 + ["hilum-in"] * 2

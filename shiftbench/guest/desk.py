@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, overload
 import torch
 from torch import Tensor
 
+import shiftbench.api  # noqa: F401  what every method's file imports is there before the file comes
 from shiftbench.contract import check_estimates, check_form
 from shiftbench.errors import MethodError
 from shiftbench.guest import frames

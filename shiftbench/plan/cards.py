@@ -15,6 +15,7 @@ from shiftbench.parts import Parts
 from shiftbench.plan.inputs import Inputs
 from shiftbench.spec import PERMUTED, Target
 from shiftbench.store import Store, write_json
+from shiftbench.store.owners import token
 
 CARDS, CARD_TABLE = "cards.json", "cards.csv"
 
@@ -70,7 +71,7 @@ def write_cards(graph: Plan, store: Store) -> None:
         for names, value in leaves(card)
     ]
     path = store.root / CARD_TABLE
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{path.name}.{token()}")
     pd.DataFrame(lines, columns=["scenario", "target", "quantity", "value"]).to_csv(temporary, index=False)
     os.replace(temporary, path)
 

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import os
-import uuid
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from shiftbench.errors import OutputError
 from shiftbench.graph import Plan
 from shiftbench.plan.packed import Packer, Unpacker
 from shiftbench.store import Store
+from shiftbench.store.owners import token
 
 FORMAT = 1
 DIGITS = 16  # of a plan's digest in its file name
@@ -40,7 +40,7 @@ def save(plan: Plan, store: Store, request: Mapping[str, Any]) -> str:
         os.utime(path)
         return name
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{token()}")
     try:
         with temporary.open("wb") as file:
             _write(plan, file, {"format": FORMAT, "plan": name, "request": dict(request)})

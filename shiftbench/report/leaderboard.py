@@ -12,6 +12,7 @@ import pandas as pd
 from shiftbench import robustness
 from shiftbench.errors import OutputError
 from shiftbench.report.cells import label
+from shiftbench.report.sections.audit import marks
 from shiftbench.report.tables import markdown
 from shiftbench.report.terminal import print_leaderboard
 from shiftbench.report.words import UNCOMPARABLE
@@ -69,6 +70,7 @@ COLUMNS = [
     "n_targets",
     "conditional",
     "audit",
+    "failed_audits",
     "note",
 ]
 
@@ -83,7 +85,7 @@ RECOVERED = (
 SHOWN = ("dsc", "nsd")  # metrics; every prediction has a row of the first for each structure
 
 
-def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
+def leaderboard(rows: pd.DataFrame, audits: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per method and target, per method and family, and per method overall (`scope` says which).
 
     Means, intervals and all about ranks are those of `shiftbench.robustness`. Of a family and overall, `drop` and
@@ -96,6 +98,7 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         rows: the columns of `shiftbench.types.Row`.
+        audits: what `shiftbench audit` found, where it was asked: a method's label names those that it failed.
 
     Raises:
         OutputError: no rows, or rows that cannot be compared (see `robustness.patient_table`).
@@ -124,7 +127,9 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     single = scored.assign(scope="target", n_targets=1, note="").to_dict("records")
     table = pd.DataFrame([*pooled, *absent, *single]).reindex(columns=COLUMNS)
     table["n_ranked"] = table.groupby([*BOARD, "scope", "family"], dropna=False)["rank"].transform("count")
-    table["label"] = [label(method, k) for method, k in zip(table["method"], table["k"], strict=True)]
+    table["failed_audits"] = marks(table, audits)
+    facts = zip(table["method"], table["k"], table["failed_audits"], strict=True)
+    table["label"] = [label(method, k) + (f" [audit failed: {bad}]" if bad else "") for method, k, bad in facts]
     for name in COUNTS:
         table[name] = pd.array([None if pd.isna(v) else int(v) for v in table[name]], dtype="Int64")
     return table.sort_values(
@@ -251,7 +256,7 @@ def read_csv(path: str | Path) -> pd.DataFrame:
         raise OutputError(
             "the columns are not those of a leaderboard", where=path, remedy="make it again from the rows"
         )
-    return table.assign(note=table["note"].fillna(""))
+    return table.fillna({"note": "", "failed_audits": ""})
 
 
 def write_markdown(table: pd.DataFrame, path: str | Path, **parts: Any) -> Path:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from shiftbench.agreement import COLUMNS as AGREEMENT_COLUMNS
 from shiftbench.agreement import protocol_agreement
+from shiftbench.audit import read_table
 from shiftbench.audit.command import command as audit
 from shiftbench.errors import OutputError, SpecError, nearest
 from shiftbench.graph import Options, Settings
@@ -28,6 +29,7 @@ from shiftbench.spec import load_scenario, scenario_files
 from shiftbench.store import Store, read_json, write_json
 from shiftbench.types import FAILURES
 from shiftbench.version import __version__
+from shiftbench.watch.events import Observer
 from shiftbench.watch.jsonlines import JsonLines
 from shiftbench.watch.people import for_people
 from shiftbench.watch.recorder import Recorder
@@ -36,7 +38,7 @@ from shiftbench.watch.trackers import trackers
 from shiftbench.watch.watch import Watch
 
 REPORT = "report.json"
-REPORT_VERSION = 4
+REPORT_VERSION = 5
 AGREEMENT = "agreement.csv"
 
 
@@ -70,7 +72,7 @@ def run_and_report(
     for line in () if as_json or job.finished() else estimate(job.graph, job.store, job.jobs).lines():
         people.print(line, highlight=False, markup=False, soft_wrap=True)
     shown = JsonLines.on_stdout() if as_json else for_people(console)
-    apart = [shown, *trackers(track, job.store, {"suite": job.name, **job.request.told()})]
+    apart: list[Observer] = [shown, *trackers(track, job.store, {"suite": job.name, **job.request.told()})]
     with Watch([RunFile(job.store.root)], apart) as watch:
         rows, failures = job.computed(watch)
         made = write_tables_and_figures(rows, job.store.root, job)
@@ -96,7 +98,9 @@ def _tell_all_is_done(job: Prepared) -> None:
 
 def leaderboard_lines(folder: Path) -> list[dict[str, Any]]:
     """The leaderboard of a result folder, a mapping per line."""
-    return pd.read_csv(folder / "leaderboard.csv").to_dict("records")
+    from shiftbench.report.leaderboard import read_csv
+
+    return read_csv(folder / "leaderboard.csv").to_dict("records")
 
 
 def audit_folder(folder: Path, console: Console, *, methods: Sequence[str] | None, thorough: bool, isolate: str) -> int:
@@ -151,9 +155,10 @@ def write_tables_and_figures(rows: pd.DataFrame, folder: Path, job: Prepared | N
     from shiftbench.report.sections import sections, write_sections
 
     agreement = read_agreement(folder) if job is None else protocol_agreement(job.graph, job.store)
-    made_sections = sections(rows, agreement)
+    audits = read_table(folder)
+    made_sections = sections(rows, agreement, audits)
     rows = outside_streams(rows)
-    table = leaderboard.leaderboard(rows)
+    table = leaderboard.leaderboard(rows, audits)
     title = str(rows["suite"].iloc[0])
     made = [
         leaderboard.write_csv(table, folder / "leaderboard.csv"),

@@ -14,7 +14,6 @@ from shiftbench.engine.scheduler import to_do
 from shiftbench.errors import OutputError
 from shiftbench.graph import Plan
 from shiftbench.plan import plan, saved, write_cards
-from shiftbench.rng import digest
 from shiftbench.runner.compute import compute
 from shiftbench.runner.request import Request, ask
 from shiftbench.runner.rows import collect
@@ -56,8 +55,7 @@ class Prepared:
 
     def digest(self) -> str:
         """Changes whenever other rows would come out."""
-        units = [*self.graph.units, *self.graph.streams]
-        return digest("run", [[dict(u.row), [list(f[:2]) for f in u.folds]] for u in units], sorted(self.graph.cards))
+        return self.graph.digest()
 
     def rows(self, tell: Observer = lambda event: None) -> pd.DataFrame:
         """Computes what is missing, and writes and returns the rows."""

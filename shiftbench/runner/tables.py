@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import uuid
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +12,7 @@ from pandas.api.types import is_numeric_dtype
 
 from shiftbench.errors import OutputError
 from shiftbench.runner.rows import COLUMNS
+from shiftbench.store.owners import token
 
 ROWS, PARQUET = "rows.csv.gz", "rows.parquet"
 NUMBERS = ("level", "level_value", "k", "tolerance", "value", "peak_mb")  # of a row, that may be absent
@@ -20,7 +20,7 @@ NUMBERS = ("level", "level_value", "k", "tolerance", "value", "peak_mb")  # of a
 
 def write_rows(rows: pd.DataFrame, path: Path) -> None:
     """The table as CSV, gzip; equal rows give equal bytes, and a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{path.name}.{token()}")
     rows.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
     os.replace(temporary, path)
 
@@ -51,7 +51,7 @@ def write_tables(rows: pd.DataFrame, folder: Path) -> list[Path]:
 
 def write_parquet(rows: pd.DataFrame, path: Path) -> list[Path]:
     """The path if the table was written; otherwise nothing, and no older table is left under the name."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{token()}")
     try:
         if importlib.util.find_spec("pyarrow") is None:
             raise ImportError("pyarrow")

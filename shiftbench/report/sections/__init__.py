@@ -8,6 +8,7 @@ import pandas as pd
 
 from shiftbench.report.sections import (
     attribution,
+    audit,
     calibration,
     concept,
     corruption,
@@ -53,15 +54,18 @@ SECTIONS: tuple[Callable[[pd.DataFrame], Section], ...] = (
 )
 
 
-def sections(rows: pd.DataFrame, agreement: pd.DataFrame | None = None) -> list[Section]:
+def sections(
+    rows: pd.DataFrame, agreement: pd.DataFrame | None = None, audits: pd.DataFrame | None = None
+) -> list[Section]:
     """The sections that the rows of a run have something for.
 
     Args:
         rows: the columns of `shiftbench.types.Row`.
         agreement: of the label protocols (see `shiftbench.agreement`), where it is known.
+        audits: what `shiftbench audit` found, where it was asked.
 
     Raises:
         OutputError: see `robustness.patient_table`.
     """
-    made = [*(make(rows) for make in SECTIONS), concept.section(rows, agreement)]
+    made = [audit.section(audits), *(make(rows) for make in SECTIONS), concept.section(rows, agreement)]
     return [section for section in made if not section.table.empty]

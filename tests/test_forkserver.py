@@ -12,7 +12,7 @@ import pytest
 
 from shiftbench.errors import IsolationError
 from shiftbench.isolation.bubblewrap import bubblewrap
-from shiftbench.isolation.forkserver import ForkServer
+from shiftbench.isolation.forkserver import SOCKET, ForkServer
 from shiftbench.isolation.stage import staged
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="fork servers are for Linux")
@@ -39,7 +39,7 @@ def server(request, tmp_path):
         command, package, clean = found.command(staged(), inner), "/stage", ["/tmp", "/dev/shm"]
     else:
         command, package, clean = inner, str(staged().package), [str(tmp_path)]
-    made = ForkServer(command, {"PATH": "/usr/bin:/bin", "PYTHONPATH": package}, clean)
+    made = ForkServer([*command, SOCKET], {"PATH": "/usr/bin:/bin", "PYTHONPATH": package}, clean)
     made.folder = "/tmp" if request.param == "sandbox" else str(tmp_path)
     yield made
     made.close()

@@ -1,9 +1,10 @@
 """A clean interpreter from which guests are forked: what takes seconds is imported once, and no guest sees another.
 
-Run in the sandbox as `python -m shiftbench.guest.forkserver FD`, FD being a socket of whole messages. The server never
-runs a method's code and computes nothing, so that there is no thread that a fork could tear. It hides its memory from
-its children (PR_SET_DUMPABLE), takes their orphans (PR_SET_CHILD_SUBREAPER), and when a guest ends it kills whatever
-that left and empties the folders that it could write to, before the next one is born.
+Run in the sandbox as `python -m shiftbench.guest.forkserver FD -m MODULE` (or `-c CODE`), FD being a socket of whole
+messages and the rest what Python is to run in every guest. The server never runs a method's code and computes nothing,
+so that there is no thread that a fork could tear. It hides its memory from its children (PR_SET_DUMPABLE), takes their
+orphans (PR_SET_CHILD_SUBREAPER), and when a guest ends it kills whatever that left and empties the folders that it
+could write to, before the next one is born.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import contextlib
 import ctypes
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+GUEST, DESK = "shiftbench.guest", "shiftbench.guest.desk"
 MESSAGE_BYTES = 65536
 STREAMS = 3  # standard input, output and error of a guest come as file descriptors
 _PDEATHSIG, _DUMPABLE, _SUBREAPER = 1, 4, 36  # of prctl(2)
@@ -74,13 +78,16 @@ def _become_guest(control: socket.socket, streams: Sequence[int], asked: Any, ru
         os.environ["HOME"] = os.environ["TMPDIR"] = asked["folder"]
         run()
         code = 0
-    except SystemExit as end:
+    except SystemExit as end:  # as Python itself ends
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        with contextlib.suppress(Exception):
-            sys.stderr.flush()
+        for written in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                written.flush()
         os._exit(code)
 
 
@@ -131,13 +138,17 @@ def _empty(folders: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Entry: FD, the socket that orders come from."""
-    control = socket.socket(fileno=int(sys.argv[1]))
+    """Entry: FD, the socket that orders come from, and -m MODULE or -c CODE."""
+    number, how, what = sys.argv[1:]
+    control = socket.socket(fileno=int(number))
     os.set_inheritable(control.fileno(), False)
-    import shiftbench.guest.desk  # noqa: F401  the seconds that guests are spared
-    from shiftbench.guest.__main__ import main as guest
-
-    serve(control, guest)
+    sys.argv[1:] = []
+    if how == "-c":
+        serve(control, lambda: exec(compile(what, "<string>", "exec"), {"__name__": "__main__"}))
+        return
+    if what == GUEST:
+        import_module(DESK)  # the seconds that guests are spared
+    serve(control, lambda: runpy.run_module(what, run_name="__main__"))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from shiftbench.isolation.stage import Stage
 
 PACKAGE = "/stage"  # where the guest sees the staged package
 HOME = "/tmp"  # its working folder
+WRITABLE = (HOME, "/dev/shm")  # all that it can write to
 PROBE_SECONDS = 20.0
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "fonts")
 # Of an interpreter's prefix, so that data beside them stays out of sight.
@@ -54,7 +55,7 @@ class Bubblewrap:
         """
         mounts = _mounts(stage, cuda=cuda, files=files or {})
         mounts |= {path: _covered(path) for path in _visible([*own_places(), *hide], mounts)}
-        mounts |= {Path(p): [*self._size(), "--tmpfs", p] for p in ("/tmp", "/dev/shm")}
+        mounts |= {Path(p): [*self._size(), "--tmpfs", p] for p in WRITABLE}
         arguments = [a for path in sorted(mounts, key=lambda p: len(p.parts)) for a in mounts[path]]
         closed = ["--remount-ro", "/dev", "--remount-ro", "/"]  # else both are room without a limit
         return [self.program, *self.options, *arguments, *closed, "--chdir", HOME, "--", *inner]

@@ -13,14 +13,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from shiftbench.errors import IsolationError
 from shiftbench.guest.forkserver import MESSAGE_BYTES
+from shiftbench.isolation.keeper import descendants, end
 
-COMMAND = ("-m", "shiftbench.guest.forkserver")
+SOCKET = "{socket}"  # in a command: the number of the server's end
+COMMAND = ("-m", "shiftbench.guest.forkserver", SOCKET)
 START_SECONDS = 120.0  # for the server's imports
 END_SECONDS = 5.0  # for what a killed guest leaves to be gone
+CLOSE_SECONDS = 1.0  # for a server that nobody speaks to any more
 _CREDENTIALS = struct.Struct("3i")  # process id, as this side sees it, user and group
 
 
@@ -28,31 +32,48 @@ class ForkServer:
     """A server under way; see `shiftbench.guest.forkserver`.
 
     Args:
-        command: that starts it, without its last argument, the socket's number.
+        command: that starts it; `SOCKET` in it becomes the number of the server's end.
         environment: all that it and its guests have.
         clean: folders, as the guests see them, that are emptied after each guest.
+        cwd: of the server; Python looks there for modules.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], clean: Sequence[str] = ()):
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        clean: Sequence[str] = (),
+        cwd: Path | None = None,
+    ):
         self.clean = list(clean)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         with theirs:
             self.process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
+                [str(theirs.fileno()) if part == SOCKET else part for part in command],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=dict(environment),
+                cwd=cwd,
                 start_new_session=True,  # Ctrl-C is for the driver
             )
+        self.own: set[int] = set()  # processes that are there without a guest
         self._ready = False
         self._last: Forked | None = None
 
     def alive(self) -> bool:
         """Whether it can be asked for guests."""
         return self.process.poll() is None
+
+    def idle(self) -> bool:
+        """Whether there is no guest under way."""
+        return self._last is None or self._last.poll() is not None
+
+    def guests(self) -> list[int]:
+        """Process ids of the guest and of all that it started."""
+        return [pid for pid in descendants(self.process.pid) if pid not in self.own]
 
     def fork(self, folder: str) -> Forked:
         """A guest that nobody has spoken to yet, in `folder` (as it sees it); an earlier one ends, for there is one.
@@ -62,7 +83,7 @@ class ForkServer:
         """
         if not self._ready:
             self._expect("ready", START_SECONDS)
-            self._ready = True
+            self._ready, self.own = True, set(descendants(self.process.pid))
         if self._last is not None:
             self._last.kill()
         pipes = [os.pipe() for _ in range(3)]
@@ -72,21 +93,24 @@ class ForkServer:
             socket.send_fds(self.control, [order], [stdin, stdout, stderr])
             pid = self._expect("born", START_SECONDS)
         except BaseException:
-            for end in (writer, reader, log):
-                os.close(end)
+            for ours in (writer, reader, log):
+                os.close(ours)
             raise
         finally:
-            for end in (stdin, stdout, stderr):
-                os.close(end)
+            for theirs in (stdin, stdout, stderr):
+                os.close(theirs)
         self._last = Forked(self, pid, writer, reader, log)
         return self._last
 
     def close(self) -> None:
-        """Ends the server and all that it started."""
+        """Ends the server and all that it started, also where it was stopped."""
         self.control.close()
+        tree = descendants(self.process.pid)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(END_SECONDS)
+            self.process.wait(CLOSE_SECONDS)
         if self.process.poll() is None:
+            for pid in reversed(tree):
+                end(pid, signal.SIGKILL)
             self.process.kill()
             self.process.wait()
         assert self.process.stderr is not None

@@ -1,4 +1,4 @@
-"""Starting guests: at which level, with what environment, and one ahead of time so that nobody waits for imports."""
+"""Starting guests: at which level, with what environment, and so that nobody waits for their imports twice."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from pathlib import Path
 
 from shiftbench.errors import IsolationError
 from shiftbench.isolation import bubblewrap, keeper
+from shiftbench.isolation.forkserver import COMMAND as FORKSERVER
+from shiftbench.isolation.forkserver import ForkServer
 from shiftbench.isolation.limits import limited, physical_mb
 from shiftbench.isolation.process import BARE, KEPT, SANDBOXED, GuestProcess
 from shiftbench.isolation.stage import Stage, staged
 
 COMMAND = ("-m", "shiftbench.guest")
+FORKS = sys.platform == "linux" and hasattr(os, "pidfd_open")
 ISOLATE = ("auto", "strict", "off")
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -77,7 +80,10 @@ def remedy(fault: str) -> str:
 
 
 class Launcher:
-    """Starts guests, each a fresh process; the next one is always started ahead, so that its imports are done.
+    """Starts guests, each a fresh process.
+
+    On Linux a guest is forked from a server that has its imports done, in the same sandbox or under the same keeper;
+    elsewhere the next one is started ahead.
 
     Args:
         isolate: "auto", "strict" or "off".
@@ -88,7 +94,7 @@ class Launcher:
         hide: places that no guest may see, such as the result folder, wherever they lie.
         command: of Python: what runs in the guest.
         stage: the package that it imports; None for this process's.
-        spares: whether to start the next guest ahead.
+        spares: whether to start the next guest ahead, where guests are not forked.
 
     Raises:
         IsolationError: as `level`.
@@ -114,11 +120,14 @@ class Launcher:
         self.command = [sys.executable, *command]
         self._places = {Path(path).resolve(): f"/given/{i}/{Path(path).name}" for i, path in enumerate(files)}
         self._spare: GuestProcess | None = None
+        self._servers: list[ForkServer] = []
         self._lock = threading.Lock()
 
     def start(self) -> GuestProcess:
         """A guest that nobody has spoken to yet."""
         with self._lock:
+            if FORKS:
+                return self._forked()
             guest, self._spare = self._spare, None
             if guest is not None and not guest.alive():
                 guest.close()
@@ -133,11 +142,36 @@ class Launcher:
         return self._places[path] if self.level is Level.SANDBOX else str(path)
 
     def close(self) -> None:
-        """Ends the spare; guests that were handed over are their holder's."""
+        """Ends what was started ahead and, with their servers, forked guests; others are their holder's."""
         with self._lock:
             guest, self._spare = self._spare, None
+            servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
         if guest is not None:
             guest.close()
+
+    def _forked(self) -> GuestProcess:
+        for gone in [one for one in self._servers if not one.alive()]:
+            self._servers.remove(gone)
+            gone.close()
+        server = next((one for one in self._servers if one.idle()), None)  # a server has one guest at a time
+        if server is None:
+            server = _thread().submit(self._served).result()
+            self._servers.append(server)
+        folder = None if self.level is Level.SANDBOX else self.stage.working_folder()
+        forked = server.fork(bubblewrap.HOME if folder is None else str(folder))
+        return GuestProcess(forked, layers=BARE, memory_mb=self.memory_mb, folder=folder, tree=server.guests)
+
+    def _served(self) -> ForkServer:
+        sandboxed = self.level is Level.SANDBOX
+        inner = [sys.executable, *FORKSERVER, *self.command[1:]]
+        command, _ = self._sandboxed(inner) if sandboxed else self._kept(inner)
+        home, clean = (bubblewrap.HOME, bubblewrap.WRITABLE) if sandboxed else (str(self.stage.folder), ())
+        return ForkServer(self._limited(command), self._environment(home), clean, cwd=self.stage.folder)
+
+    def _limited(self, command: list[str]) -> list[str]:
+        return limited(command, None if self.device == "cuda" else self.memory_mb)
 
     def _started(self) -> GuestProcess:
         return _thread().submit(self._spawned).result()
@@ -145,10 +179,10 @@ class Launcher:
     def _spawned(self) -> GuestProcess:
         sandboxed = self.level is Level.SANDBOX
         folder = None if sandboxed else self.stage.working_folder()
-        command, layers = self._sandboxed() if sandboxed else self._kept()
+        command, layers = self._sandboxed(self.command) if sandboxed else self._kept(self.command)
         home = bubblewrap.HOME if folder is None else str(folder)
         process = subprocess.Popen(
-            limited(command, None if self.device == "cuda" else self.memory_mb),
+            self._limited(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -158,17 +192,17 @@ class Launcher:
         )
         return GuestProcess(process, layers=layers, memory_mb=self.memory_mb, folder=folder)
 
-    def _sandboxed(self) -> tuple[list[str], int]:
+    def _sandboxed(self, inner: list[str]) -> tuple[list[str], int]:
         found = bubblewrap.bubblewrap()
         assert not isinstance(found, str)  # or the level were another
         cuda = self.device == "cuda"
-        command = found.command(self.stage, self.command, cuda=cuda, files=self._places, hide=self.hide)
+        command = found.command(self.stage, inner, cuda=cuda, files=self._places, hide=self.hide)
         return command, SANDBOXED
 
-    def _kept(self) -> tuple[list[str], int]:
+    def _kept(self, inner: list[str]) -> tuple[list[str], int]:
         if sys.platform != "linux":
-            return self.command, BARE
-        return [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), *self.command], KEPT
+            return inner, BARE
+        return [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), *inner], KEPT
 
     def _environment(self, home: str) -> Mapping[str, str]:
         """All that a guest is told through its environment."""

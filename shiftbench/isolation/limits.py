@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from shiftbench.isolation.keeper import descendants
-
 MIB = 2**20
 PROCESSES = 512  # of one guest; far above any loader's, far below what a fork bomb needs
 FILES_MB = 1024  # of a guest's working folder in a sandbox, and of any one file that it writes without
@@ -57,11 +55,16 @@ def resident_mb(pids: list[int]) -> float:
     return total * os.sysconf("SC_PAGE_SIZE") / MIB
 
 
-def watch(root: int, memory_mb: float | None, ended: threading.Event, exceed: Callable[[str, str], None]) -> None:
-    """Calls `exceed(cause, reason)` once when the tree of a process holds more than it may; a thread's work.
+def watch(
+    tree: Callable[[], list[int]],
+    memory_mb: float | None,
+    ended: threading.Event,
+    exceed: Callable[[str, str], None],
+) -> None:
+    """Calls `exceed(cause, reason)` once when a tree of processes holds more than it may; a thread's work.
 
     Args:
-        root: process that is looked at, with its descendants.
+        tree: the ids of its processes as they are now.
         memory_mb: of all of them together; None for no limit.
         ended: set when there is nothing left to watch.
         exceed: told the cause as one sentence, and the reason as `graph.Outcome` has it.
@@ -69,11 +72,11 @@ def watch(root: int, memory_mb: float | None, ended: threading.Event, exceed: Ca
     if sys.platform != "linux":
         return
     while not ended.wait(POLL_SECONDS):
-        tree = [root, *descendants(root)]
-        if len(tree) > PROCESSES:
-            exceed(f"the method's process started {len(tree)} others, more than the {PROCESSES} allowed", "exception")
+        now = tree()
+        if len(now) > PROCESSES:
+            exceed(f"the method's process started {len(now)} others, more than the {PROCESSES} allowed", "exception")
             return
-        used = resident_mb(tree)
+        used = resident_mb(now)
         if memory_mb is not None and used > memory_mb:
             words = f"the method's process used {used:.0f} MiB of memory, more than its limit of {memory_mb:.0f} MiB"
             exceed(f"{words}; raise the limit or lower the batch", "out_of_memory")

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from shiftbench.isolation.forkserver import Forked
 from shiftbench.isolation.keeper import SIGNALLED, children, descendants, end
 from shiftbench.isolation.limits import watch
 from shiftbench.types import Status
@@ -39,21 +41,24 @@ class GuestProcess:
     Attributes:
         writer: its standard input; flush after a frame.
         reader: its standard output.
+        tree: tells the ids of its processes as they are now.
 
     Args:
         process: what was started, with pipes for all three streams.
         layers: processes between it and the guest's own: `SANDBOXED`, `KEPT` or `BARE`.
         memory_mb: that the guest and all that it starts may hold together; None for no limit.
         folder: its working folder, removed at the end; None where that is inside a sandbox.
+        tree: the ids of its processes; by default those under `process`.
     """
 
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
+        process: subprocess.Popen[bytes] | Forked,
         *,
         layers: int,
         memory_mb: float | None = None,
         folder: Path | None = None,
+        tree: Callable[[], list[int]] | None = None,
     ):
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         self.process, self.layers, self.folder = process, layers, folder
@@ -64,7 +69,8 @@ class GuestProcess:
         self._said = bytearray()
         self._drain = threading.Thread(target=self._drained, args=(process.stderr,), daemon=True)
         self._drain.start()
-        limits = (process.pid, memory_mb, self._over, self._exceed)
+        self.tree = tree or self._tree
+        limits = (self.tree, memory_mb, self._over, self._exceed)
         threading.Thread(target=watch, args=limits, daemon=True).start()
 
     @property
@@ -127,6 +133,9 @@ class GuestProcess:
         self._drain.join(timeout=1.0)
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _tree(self) -> list[int]:
+        return [self.process.pid, *descendants(self.process.pid)]
 
     def _end_namespace(self) -> None:
         """Kills the first process of the PID namespace, which takes all others with it; it may only just be born."""

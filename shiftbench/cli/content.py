@@ -13,6 +13,14 @@ from rich.table import Table
 from shiftbench.cli.app import FAILED_CASES, Data, console, warnings
 
 
+class Role(StrEnum):
+    """What this machine does in the trial of a file system."""
+
+    BOTH = "both"
+    WRITER = "writer"
+    READER = "reader"
+
+
 class Listing(StrEnum):
     """What `list` can list."""
 
@@ -95,12 +103,17 @@ def certify(
 
 def doctor(
     out: Annotated[Path, typer.Option(help="Where results would be written.")] = Path("shiftbench-results"),
+    shared_fs: Annotated[
+        Path | None, typer.Option(help="Kill writers and readers on this file system instead, for some seconds.")
+    ] = None,
+    role: Annotated[Role, typer.Option(help="On two machines at once: one writes, one reads.")] = Role.BOTH,
 ) -> None:
-    """Report versions, devices, memory and whether results can be written."""
+    """Report versions, devices, isolation, memory and whether results can be written; or try a file system."""
     from shiftbench.diagnosis import diagnose
+    from shiftbench.keeping.shared_fs import shared_fs as try_out
 
     ok = True
-    for finding in diagnose(out):
+    for finding in diagnose(out) if shared_fs is None else try_out(shared_fs, role=str(role)):
         mark = "ok     " if finding.ok else "PROBLEM"
         console.print(f"{mark}  {finding.name}: {finding.text}", highlight=False, soft_wrap=True)
         ok &= finding.ok

@@ -28,6 +28,14 @@ class Predictions(StrEnum):
     DROP = "drop"
 
 
+class Carrier(StrEnum):
+    """How results travel on a cluster."""
+
+    AUTO = "auto"
+    SHARED = "shared"
+    OBJECTS = "objects"
+
+
 class EngineName(StrEnum):
     """Where tasks are computed."""
 
@@ -72,6 +80,7 @@ def run(
     predictions: Annotated[Predictions, typer.Option(help="What becomes of them once scored.")] = Predictions.KEEP,
     engine: Annotated[EngineName, typer.Option(help="Processes of this machine, or a Ray cluster.")] = EngineName.LOCAL,
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster: HOST:PORT, auto, local.")] = None,
+    carrier: Annotated[Carrier, typer.Option(help="A folder that all nodes share, or Ray's objects.")] = Carrier.AUTO,
     track: Annotated[
         list[str] | None, typer.Option(help="tensorboard or mlflow, each with :PLACE where wanted.")
     ] = None,
@@ -102,6 +111,7 @@ def run(
             predictions=str(predictions),
             engine=str(engine),
             address=address,
+            carrier=str(carrier),
         )
     for line in failures:
         warnings.print(line, style="red", highlight=False, markup=False, soft_wrap=True)

@@ -24,6 +24,7 @@ from shiftbench.worker.perform import MODULES
 from shiftbench.worker.serve import Post
 
 TICK_SECONDS = 0.25  # between ticks, and between looks at deadlines
+GRACE = 0.05  # of the limit, for a worker that ends a method by itself and can say more
 AT_ONCE = 100  # outcomes of tasks that nobody computed, before processes are listened to again
 
 
@@ -186,7 +187,7 @@ class LocalEngine:
     def _late(self, scheduler: Scheduler) -> Iterator[Outcome]:
         """Ends the processes whose task, or start, has taken too long."""
         for worker in list(self.workers):
-            limit = worker.overdue(self.settings.seconds)
+            limit = worker.overdue(self.settings.seconds * (1 + GRACE))
             if limit is not None and worker.task is not None:
                 self._forget(worker)
                 worker.end()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from shiftbench.engine import Engine
 from shiftbench.engine.scheduler import to_do
 from shiftbench.errors import DataError, OutputError
@@ -24,7 +26,8 @@ def compute(graph: Plan, store: Store, engine: Engine, tell: Observer, jobs: int
         OutputError: the folder can no longer be written.
     """
     reused = set(graph.tasks) - set(to_do(graph.tasks, store))
-    with Recorder(tell, graph.tasks, reused, running=engine.running, said=engine.said, jobs=jobs) as recorder:
+    recorder = Recorder(tell, graph.tasks, reused, running=engine.running, said=engine.said, jobs=jobs)
+    with contextlib.closing(engine), recorder:
         for outcome in engine.run(graph.tasks, tick=recorder.tick):
             recorder.end(outcome)
             _refuse(outcome)

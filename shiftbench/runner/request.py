@@ -39,6 +39,7 @@ class Means:
         predictions: "keep" or "drop" the arrays of predictions once they are scored.
         engine: a name of `shiftbench.engine.ENGINES`.
         address: of a cluster.
+        carrier: how results travel on a cluster: "auto", "shared" or "objects".
     """
 
     jobs: int = 1
@@ -48,6 +49,7 @@ class Means:
     predictions: str = "keep"
     engine: str = "local"
     address: str | None = None
+    carrier: str = "auto"
 
     def start(self, root: Path, threads: int) -> Engine:
         """The engine.
@@ -55,7 +57,8 @@ class Means:
         Raises:
             ShiftBenchError: it is unknown or not installed, or its cluster does not answer.
         """
-        own = {"jobs": self.jobs} if self.engine == "local" else {"address": self.address}
+        cluster = {"address": self.address, "carrier": self.carrier}
+        own: dict[str, Any] = {"jobs": self.jobs} if self.engine == "local" else cluster
         shared = {"threads": threads, "gpus": self.gpus, "jobs_per_device": self.jobs_per_device}
         return engine_class(self.engine)(root, settings=self.settings, **shared, **own)
 
@@ -119,6 +122,7 @@ def ask(
     predictions: str = "keep",
     engine: str = "local",
     address: str | None = None,
+    carrier: str = "auto",
 ) -> Request:
     """Resolves the arguments of `shiftbench.run`.
 
@@ -130,7 +134,8 @@ def ask(
     level(isolate)  # refused before anything is planned
     name, scenarios, default_methods = _selected(scenario)
     salt = salt or os.environ.get(SALT_VARIABLE)
-    where = resolve_device(device)
+    here = engine == "local"  # a cluster has its own GPUs, and the machine that asks may have none
+    where = resolve_device(device) if here or device == "auto" else device
     settings = Settings(isolate, *_limits(time_limit, memory_gb))
     return Request(
         name,
@@ -140,7 +145,16 @@ def ask(
         tuple(methods or default_methods or shipped_methods()),
         _options(data, seeds, backbones, where, threads),
         Path(out) if out is not None else RESULTS / name,
-        Means(jobs or cores(), gpus(where), jobs_per_device, settings, predictions, engine, address),
+        Means(
+            jobs or cores(),
+            gpus(where) if here else (where,) * (where == "cuda"),
+            jobs_per_device,
+            settings,
+            predictions,
+            engine,
+            address,
+            carrier,
+        ),
     )
 
 

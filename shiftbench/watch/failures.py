@@ -31,6 +31,7 @@ TASKS = {  # kind of task to what people call several of them
     "predict": "predictions",
     "score": "scorings",
     "card": "measurements of shifts",
+    "audit": "audits",
 }
 
 

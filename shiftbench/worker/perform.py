@@ -21,6 +21,7 @@ from shiftbench.types import Status
 MODULES = {
     **dict.fromkeys(("anatomy", "images", "references", "score", "card"), "shiftbench.worker.data"),
     **dict.fromkeys(("train", "prepare", "predict"), "shiftbench.worker.method"),
+    "audit": "shiftbench.worker.audit",
 }
 Answer = dict[str, Any]
 

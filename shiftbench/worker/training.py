@@ -112,7 +112,7 @@ def session_of(
         identity=identity,
     )
     settings = context.settings
-    launcher = launcher_for(settings, task["device"], task["threads"])
+    launcher = launcher_for(settings, task["device"], task["threads"], context.store.root)
     return Session(launcher, terms, seconds=settings.seconds, report=context.report)
 
 

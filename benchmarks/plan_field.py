@@ -2,6 +2,7 @@
 
     python benchmarks/plan_field.py [--out FILE]     # plans all of it, scenario by scenario, and prints the table
     python benchmarks/plan_field.py --measure        # the bytes per file and row that the table rests on
+    python benchmarks/plan_field.py --scenarios DIR  # writes the files and prints the command that counts them
 
 The scenarios are TOML files that the planner of every run reads: ten cohorts of phantoms (three bodies, other sizes and
 seeds), twenty scenarios for each, one operator at ten levels in a scenario. The methods are those that come with the
@@ -184,10 +185,17 @@ def main() -> None:
     """The command line of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="bytes per file and row")
+    parser.add_argument("--scenarios", type=Path, help="a folder for the files, to be counted by `shiftbench plan`")
     parser.add_argument("--out", type=Path, help="where the table is written too")
     asked = parser.parse_args()
     if asked.measure:
         measure()
+    elif asked.scenarios is not None:
+        asked.scenarios.mkdir(parents=True, exist_ok=True)
+        n = sum(1 for _ in scenarios(asked.scenarios))
+        rates = " ".join(f"--method tent_bn:lr={i}e-5" for i in range(1, METHODS - 1))
+        command = f"shiftbench plan {asked.scenarios}/*.toml --dry-run --method erm --method target_oracle {rates}"
+        print(f"{n} scenarios are in {asked.scenarios}; count them with\n{command}")
     else:
         run(asked.out)
 

@@ -62,6 +62,26 @@ def test_a_guest_is_born_in_its_folder_without_what_an_earlier_one_changed(serve
     assert done(server, second) == "False []"
 
 
+def test_nothing_that_outlives_processes_passes_to_the_next_guest(server):
+    if server.folder != "/tmp":
+        pytest.skip("without a sandbox guests share the system's own")
+    leave = """
+        import ctypes, os
+        libc = ctypes.CDLL(None)
+        made = [libc.shmget(7, 4096, 0o1666), libc.semget(7, 1, 0o1666), libc.msgget(7, 0o1666)]
+        queue = libc.mq_open(b"/left", os.O_CREAT | os.O_RDWR, 0o600, None)
+        open("/dev/shm/left", "w").close()
+        print(all(number >= 0 for number in made), queue)
+        """
+    assert done(server, leave) == "True -1"
+    look = """
+        import ctypes, os
+        lines = [len(open(f"/proc/sysvipc/{name}").read().splitlines()) for name in ("shm", "sem", "msg")]
+        print(lines, os.listdir("/dev/shm"))
+        """
+    assert done(server, look) == "[1, 1, 1] []"
+
+
 def test_what_a_guest_leaves_running_is_gone_before_its_end_is_told(server):
     left = """
         import os, time

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import json
 import os
+import platform
 import runpy
 import select
 import shutil
@@ -28,6 +29,9 @@ GUEST, DESK = "shiftbench.guest", "shiftbench.guest.desk"
 MESSAGE_BYTES = 65536
 STREAMS = 3  # standard input, output and error of a guest come as file descriptors
 _PDEATHSIG, _DUMPABLE, _SUBREAPER = 1, 4, 36  # of prctl(2)
+_IPC_RMID, _KEYCTL_CLEAR = 0, 7
+_KEYCTL = {"x86_64": 250, "aarch64": 219}  # number of the system call
+_RINGS = (-3, -4, -5)  # keyrings of the session, of the user and of the user's session
 
 
 def serve(control: socket.socket, run: Callable[[], object]) -> None:
@@ -58,7 +62,9 @@ def serve(control: socket.socket, run: Callable[[], object]) -> None:
             os.close(stream)
         status = _attended(control, pid)
         _end_all()
-        _empty(asked["clean"])
+        if asked["clean"]:  # in a sandbox, where all of this is the guest's alone
+            _empty(asked["clean"])
+            _forget_shared()
         control.send(json.dumps({"ended": status}).encode())
 
 
@@ -68,6 +74,9 @@ def _become_guest(control: socket.socket, streams: Sequence[int], asked: Any, ru
         prctl = ctypes.CDLL(None).prctl
         prctl(_PDEATHSIG, signal.SIGKILL)
         os.setsid()
+        import resource  # not there on Windows, which only reads this module's names
+
+        resource.setrlimit(resource.RLIMIT_MSGQUEUE, (0, 0))  # POSIX queues would outlive it
         control.send(b'{"born": true}')
         control.close()
         for target, stream in enumerate(streams):
@@ -135,6 +144,19 @@ def _empty(folders: Sequence[str]) -> None:
             else:
                 with contextlib.suppress(OSError):
                     os.unlink(entry.path)
+
+
+def _forget_shared() -> None:
+    """Removes what outlives processes in this namespace: System V memory, semaphores and queues, and kernel keys."""
+    libc = ctypes.CDLL(None)
+    removals = {"shm": (libc.shmctl, ()), "sem": (libc.semctl, (0,)), "msg": (libc.msgctl, ())}
+    for name, (remove, further) in removals.items():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in Path(f"/proc/sysvipc/{name}").read_text().splitlines()[1:]:
+                remove(int(line.split()[1]), *further, _IPC_RMID, None)
+    if platform.machine() in _KEYCTL:
+        for ring in _RINGS:
+            libc.syscall(_KEYCTL[platform.machine()], _KEYCTL_CLEAR, ring)
 
 
 def main() -> None:

@@ -173,7 +173,7 @@ def test_only_predictions_change_where_calibration_is_asked_for(tmp_path):
         assert keys(SHORT, kind) == keys(SHORT + ASKED, kind)
     for kind in ("predict", "score"):
         assert not keys(SHORT, kind) & keys(SHORT + ASKED, kind)
-    for text, asked in ((SHORT, None), (SHORT + ASKED, ["log_probabilities"])):
+    for text, asked in ((SHORT, None), (SHORT + ASKED, ("log_probabilities",))):
         graph = plan([load_scenario(str(write(tmp_path, text)))], [ERM], Options(), "tiny")
         kept = [task.payload.get("keep") for task in graph.tasks.values() if task.kind == "predict"]
         assert kept and all(keep == asked for keep in kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import importlib.util
 import os
 from pathlib import Path
@@ -21,7 +22,9 @@ NUMBERS = ("level", "level_value", "k", "tolerance", "value", "peak_mb")  # of a
 def write_rows(rows: pd.DataFrame, path: Path) -> None:
     """The table as CSV, gzip; equal rows give equal bytes, and a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{token()}")
-    rows.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
+    with temporary.open("wb") as file:
+        with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:  # no name and no time in it
+            rows.to_csv(packed, index=False)
     os.replace(temporary, path)
 
 

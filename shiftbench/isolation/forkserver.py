@@ -24,6 +24,7 @@ SOCKET = "{socket}"  # in a command: the number of the server's end
 COMMAND = ("-m", "shiftbench.guest.forkserver", SOCKET)
 START_SECONDS = 120.0  # for the server's imports
 END_SECONDS = 5.0  # for what a killed guest leaves to be gone
+PIPE_BYTES = 2**20  # of a case's tensors at a time, instead of 64 KiB: fewer turns between two processes
 CLOSE_SECONDS = 1.0  # for a server that nobody speaks to any more
 _CREDENTIALS = struct.Struct("3i")  # process id, as this side sees it, user and group
 
@@ -84,9 +85,14 @@ class ForkServer:
         if not self._ready:
             self._expect("ready", START_SECONDS)
             self._ready, self.own = True, set(descendants(self.process.pid))
+        import fcntl  # not there on Windows, where there is no fork server
+
         if self._last is not None:
             self._last.kill()
         pipes = [os.pipe() for _ in range(3)]
+        for inlet, _ in pipes[:2]:
+            with contextlib.suppress(OSError):  # a plain user may have used up what is allowed
+                fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         (stdin, writer), (reader, stdout), (log, stderr) = pipes
         order = json.dumps({"folder": folder, "clean": self.clean}).encode()
         try:

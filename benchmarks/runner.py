@@ -39,6 +39,7 @@ PACKAGES = ("shiftbench", "torch", "numpy", "ray")
 JOBS = (1, 2, 4)
 NODES = (1, 2, 4)
 SLEEP = 0.05  # s, of a task on pretended nodes
+OVERHEAD_SHARE = 4  # of the graph's size, once per line
 RAY_SHARE = 20  # of the graph's size, on a cluster
 BEFORE = "c61f7dd"  # the last commit with the engine that looked at every task at every step
 MEMORY_SIZES = (1_000, 10_000, 50_000)
@@ -79,7 +80,7 @@ def overhead_section(folder: Path, options: argparse.Namespace, found: Found) ->
     rows, worst = [], 0.0
     for what, payload in MODES.items():
         for jobs in JOBS if what == "nothing" else JOBS[1:2]:
-            tasks = tiny.graph(options.size, **payload)
+            tasks = tiny.graph(options.size // OVERHEAD_SHARE, **payload)
             wall, count, inside = timed(local(folder / f"{what}-{jobs}", jobs).run(tasks), len(tasks))
             beyond = (wall * jobs - inside) / count
             if jobs <= (os.cpu_count() or 1):
@@ -97,13 +98,15 @@ def start_section(folder: Path, options: argparse.Namespace, found: Found) -> li
         "Python": process_seconds,
         "a process for data and scoring": lambda: worker_seconds(folder, "data"),
         "a process for training and methods": lambda: worker_seconds(folder, "method"),
-        "a guest in a process": lambda: guest_seconds("off"),
-        "a guest in a sandbox": lambda: guest_seconds("strict"),
+        "the first guest in a process": lambda: guest_seconds("off"),
+        "the next one": lambda: guest_seconds("off", after=1),
+        "the first guest in a sandbox": lambda: guest_seconds("strict"),
+        "the next one there": lambda: guest_seconds("strict", after=1),
     }
     rows = []
     for what, measure in starts.items():
         taken = [seconds for _ in range(options.repeats) if (seconds := measure()) is not None]
-        rows.append([what, f"{min(taken):.2f}" if taken else "not on this machine"])
+        rows.append([what, f"{min(taken):.3f}" if taken else "not on this machine"])
     words = "Until it is ready to work, imports included. A process of the pool starts once in a run."
     return ["## Start of a process", "", words, "", *table(["", "s"], rows)]
 
@@ -170,7 +173,7 @@ def before_section(folder: Path, options: argparse.Namespace, found: Found) -> l
     for name in ("data", "method"):  # its processes do the tasks of this benchmark
         (old / "shiftbench" / "worker" / f"{name}.py").write_text("from running.tasks import HANDLERS\n")
     rows = []
-    for size in (options.size // 10, options.size):
+    for size in (options.size // 10, options.size // 2):
         then, now = (
             asked("through", folder / f"before-{size}", size, old),
             asked("through", folder / f"now-{size}", size),

@@ -267,7 +267,7 @@ def test_a_table_of_audits_comes_back_from_its_file_and_keeps_earlier_lines(plan
 def finding(**fields) -> dict:
     row = {"scenario": "tiny", "target": "noise", "track": "tta", "backbone": "unet_bn", "budget": "smoke"}
     row |= {"method": "tent", "seed": 0, "draw": 0, "audit": "order", "outcome": "passed", "detail": "3 cases"}
-    return row | {"source": AUDITS["order"].source} | fields
+    return row | {"asked": AUDITS["order"].words} | fields
 
 
 def test_the_page_counts_what_passed_and_names_what_failed():

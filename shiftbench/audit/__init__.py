@@ -2,8 +2,8 @@
 
 from shiftbench.audit.answers import (
     ABOVE_ORACLE,
+    ASKED,
     COLUMNS,
-    SOURCES,
     TABLE,
     audit,
     failed,
@@ -19,8 +19,8 @@ __all__ = [
     "ABOVE_ORACLE",
     "CASES",
     "COLUMNS",
-    "SOURCES",
     "TABLE",
+    "ASKED",
     "Line",
     "above_oracle",
     "audit",

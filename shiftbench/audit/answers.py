@@ -17,10 +17,10 @@ from shiftbench.worker.perform import Context, attempt
 
 TABLE = "audit.csv"
 ABOVE_ORACLE = "above_oracle"
-SOURCES = {name: audit.source for name, audit in AUDITS.items()} | {ABOVE_ORACLE: "METHODS.md 10.9"}
+ASKED = {name: audit.words for name, audit in AUDITS.items()} | {ABOVE_ORACLE: "share of the gap that is closed"}
 PLACE = ("scenario", "target", "track", "backbone", "budget", "method", "k", "seed", "draw", "stream", "order_seed")
-COLUMNS = (*PLACE, "audit", "outcome", "detail", "source")
-TEXT = ("scenario", "target", "track", "backbone", "budget", "method", "stream", "audit", "outcome", "detail", "source")
+COLUMNS = (*PLACE, "audit", "outcome", "detail", "asked")
+TEXT = ("scenario", "target", "track", "backbone", "budget", "method", "stream", "audit", "outcome", "detail", "asked")
 COUNTS = ("k", "seed", "draw", "order_seed")
 
 
@@ -68,7 +68,7 @@ def record(line: Line, store: Store, causes: dict[str, str]) -> dict[str, Any]:
     outcome, detail = (NOT_CONCERNED, line.reason) if line.task is None else _found(line, store, causes)
     place = {name: line.unit.row.get(name) for name in PLACE}
     place["target"] = line.target or place["target"]
-    return {**place, "audit": line.audit, "outcome": outcome, "detail": detail, "source": SOURCES[line.audit]}
+    return {**place, "audit": line.audit, "outcome": outcome, "detail": detail, "asked": ASKED[line.audit]}
 
 
 def _found(line: Line, store: Store, causes: dict[str, str]) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from shiftbench import robustness
-from shiftbench.audit.answers import ABOVE_ORACLE, SOURCES, table
+from shiftbench.audit.answers import ABOVE_ORACLE, ASKED, table
 from shiftbench.robustness.constants import CONSTANTS, ORACLE, SOURCE_ONLY
 from shiftbench.robustness.recovery import GAP
 from shiftbench.robustness.streams import outside_streams
@@ -47,4 +47,4 @@ def _finding(line: dict) -> dict:
         outcome, detail = NOT_CONCERNED, line["gap_status"] if isinstance(line["gap_status"], str) else "no scores"
     elif line["audit"]:
         outcome, detail = FAILED, WORDS.format(share=line["recovered_percent"])
-    return {**place, "audit": ABOVE_ORACLE, "outcome": outcome, "detail": detail, "source": SOURCES[ABOVE_ORACLE]}
+    return {**place, "audit": ABOVE_ORACLE, "outcome": outcome, "detail": detail, "asked": ASKED[ABOVE_ORACLE]}

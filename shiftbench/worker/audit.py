@@ -112,21 +112,20 @@ def protocol_swap(context: Context, asked: Asked) -> str:
 
 @dataclass(frozen=True)
 class Audit:
-    """A question to a method: who answers it, what it is called on a page, and where it is from."""
+    """A question to a method: who answers it, and what it is called on a page."""
 
     ask: Callable[[Context, Asked], str]
     words: str
-    source: str
 
 
 AUDITS: Mapping[str, Audit] = {
-    "label_canary": Audit(label_canary, "other references of the target", "METHODS.md E-T4, D-T2"),
-    "causality": Audit(causality, "later cases of the stream", "METHODS.md E-T2"),
-    "order": Audit(order, "order of the cases", "METHODS.md E-T1"),
-    "reset": Audit(reset, "same cases again", "METHODS.md E-T3"),
-    "poisoned_source": Audit(poisoned_source, "source replaced by noise", "METHODS.md D-T0"),
-    "no_op": Audit(no_op, "unlike source-only", "METHODS.md E-T5"),
-    "protocol_swap": Audit(protocol_swap, "another hidden protocol", "METHODS.md F2-T0"),
+    "label_canary": Audit(label_canary, "other references of the target"),
+    "causality": Audit(causality, "later cases of the stream"),
+    "order": Audit(order, "order of the cases"),
+    "reset": Audit(reset, "same cases again"),
+    "poisoned_source": Audit(poisoned_source, "source replaced by noise"),
+    "no_op": Audit(no_op, "unlike source-only"),
+    "protocol_swap": Audit(protocol_swap, "another hidden protocol"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from shiftbench.audit import SOURCES, failed
+from shiftbench.audit import ASKED, failed
 from shiftbench.audit import table as as_table
 from shiftbench.report.sections.section import Section, method_cell
 from shiftbench.report.words import DASH
@@ -42,7 +42,7 @@ def _lines(who: dict, own: pd.DataFrame) -> list[tuple[str, ...]]:
     lines = [(cell, str(who["backbone"]), DASH if numbers[1] == "0" else "", "", *numbers)]
     for line in failed(own).to_dict("records"):
         where = f"{line['scenario']}: {line['target']}" if line["scenario"] else str(line["target"])
-        lines.append(("", "", f"{line['audit']} ({SOURCES[line['audit']]})", f"{where}: {line['detail']}", "", "", ""))
+        lines.append(("", "", f"{line['audit']} ({ASKED[line['audit']]})", f"{where}: {line['detail']}", "", "", ""))
     return lines
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from shiftbench.errors import IsolationError
-from shiftbench.isolation.bubblewrap import bubblewrap
+from shiftbench.isolation.bubblewrap import HOME, WRITABLE, bubblewrap
 from shiftbench.isolation.forkserver import SOCKET, ForkServer
 from shiftbench.isolation.stage import staged
 
@@ -36,11 +36,11 @@ def server(request, tmp_path):
     if request.param == "sandbox":
         if isinstance(found, str):
             pytest.skip(found)
-        command, package, clean = found.command(staged(), inner), "/stage", ["/tmp", "/dev/shm"]
+        command, package, clean = found.command(staged(), inner), "/stage", WRITABLE
     else:
         command, package, clean = inner, str(staged().package), [str(tmp_path)]
     made = ForkServer([*command, SOCKET], {"PATH": "/usr/bin:/bin", "PYTHONPATH": package}, clean)
-    made.folder = "/tmp" if request.param == "sandbox" else str(tmp_path)
+    made.folder = HOME if request.param == "sandbox" else str(tmp_path)
     yield made
     made.close()
 
@@ -63,7 +63,7 @@ def test_a_guest_is_born_in_its_folder_without_what_an_earlier_one_changed(serve
 
 
 def test_nothing_that_outlives_processes_passes_to_the_next_guest(server):
-    if server.folder != "/tmp":
+    if server.folder != HOME:
         pytest.skip("without a sandbox guests share the system's own")
     leave = """
         import ctypes, os
@@ -111,7 +111,7 @@ def test_a_guest_cannot_read_the_memory_or_the_environment_of_the_server(server)
                 pass
         print("nothing")
         """
-    if os.geteuid() == 0 and server.folder != "/tmp":
+    if os.geteuid() == 0 and server.folder != HOME:
         pytest.skip("root without a sandbox may read every process")
     assert done(server, spy) == "nothing"
 

@@ -134,7 +134,7 @@ def test_rows_are_made_again_from_the_plan_and_the_records_alone(ran):
     _, store = ran
     before = (store.root / "rows.csv.gz").read_bytes()
     for name in ("rows.csv.gz", PARQUET):
-        (store.root / name).unlink()
+        (store.root / name).unlink(missing_ok=True)  # no Parquet without pyarrow
     rows = tables.rebuild(store.root)
     assert (store.root / "rows.csv.gz").read_bytes() == before and len(rows) == len(read_rows(store.root))
     assert tables.rebuild(store.root, plans.known(store)[0]).equals(rows)

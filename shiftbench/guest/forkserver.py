@@ -9,6 +9,7 @@ could write to, before the next one is born.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ctypes
 import json
@@ -136,14 +137,22 @@ def _children() -> list[int]:
 
 
 def _empty(folders: Sequence[str]) -> None:
-    """Removes all that folders hold."""
-    for folder in folders:
-        for entry in os.scandir(folder):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
-                    os.unlink(entry.path)
+    """Removes all that folders hold but what is mounted in them, such as an interpreter that lies in /tmp."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        mounted = {Path(os.fsdecode(codecs.escape_decode(line.split()[4])[0])) for line in lines}
+        for folder in folders:
+            _empty_around(Path(folder), mounted, {above for place in mounted for above in place.parents})
+
+
+def _empty_around(folder: Path, mounted: set[Path], above: set[Path]) -> None:
+    for path in folder.iterdir():
+        if path in above:
+            _empty_around(path, mounted, above)
+        elif path.is_dir() and not path.is_symlink() and path not in mounted:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path not in mounted:
+            path.unlink(missing_ok=True)
 
 
 def _forget_shared() -> None:

@@ -17,8 +17,8 @@ from shiftbench.isolation.limits import FILES_MB, MIB
 from shiftbench.isolation.stage import Stage
 
 PACKAGE = "/stage"  # where the guest sees the staged package
-HOME = "/tmp"  # its working folder
-WRITABLE = (HOME, "/dev/shm")  # all that it can write to
+HOME = "/guest"  # its working folder
+WRITABLE = (HOME, "/tmp", "/dev/shm")  # all that it can write to
 PROBE_SECONDS = 20.0
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "fonts")
 # Of an interpreter's prefix, so that data beside them stays out of sight.

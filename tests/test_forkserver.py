@@ -82,6 +82,14 @@ def test_nothing_that_outlives_processes_passes_to_the_next_guest(server):
     assert done(server, look) == "[1, 1, 1] []"
 
 
+def test_a_folder_that_cannot_be_emptied_ends_the_server(server):
+    if server.folder != HOME:
+        pytest.skip("root may enter every folder")
+    done(server, "import os; os.mkdir('d'); open('d/left', 'w').close(); os.chmod('d', 0)")
+    server.process.wait(20)
+    assert not server.alive()
+
+
 def test_what_a_guest_leaves_running_is_gone_before_its_end_is_told(server):
     left = """
         import os, time

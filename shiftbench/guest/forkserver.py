@@ -63,10 +63,12 @@ def serve(control: socket.socket, run: Callable[[], object]) -> None:
             os.close(stream)
         status = _attended(control, pid)
         _end_all()
-        if asked["clean"]:  # in a sandbox, where all of this is the guest's alone
-            _empty(asked["clean"])
+        clean = _emptied(asked["clean"])
+        if asked["clean"]:  # in a sandbox, where all of this is the guests' alone
             _forget_shared()
         control.send(json.dumps({"ended": status}).encode())
+        if not clean:  # the next guest gets another server, in another sandbox
+            return
 
 
 def _become_guest(control: socket.socket, streams: Sequence[int], asked: Any, run: Callable[[], object]) -> NoReturn:
@@ -136,23 +138,34 @@ def _children() -> list[int]:
     return found
 
 
-def _empty(folders: Sequence[str]) -> None:
-    """Removes all that folders hold but what is mounted in them, such as an interpreter that lies in /tmp."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        mounted = {Path(os.fsdecode(codecs.escape_decode(line.split()[4])[0])) for line in lines}
-        for folder in folders:
-            _empty_around(Path(folder), mounted, {above for place in mounted for above in place.parents})
+def _emptied(folders: Sequence[str]) -> bool:
+    """Removes all that folders hold but what is mounted in them, and says whether that is so now.
+
+    An interpreter may lie in /tmp; a guest may have made a folder that cannot be entered.
+    """
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    mounted = {Path(os.fsdecode(codecs.escape_decode(line.split()[4])[0])) for line in lines}
+    above = {parent for place in mounted for parent in place.parents}
+    try:
+        return not any([_left_in(Path(folder), mounted, above) for folder in folders])
+    except OSError:
+        return False
 
 
-def _empty_around(folder: Path, mounted: set[Path], above: set[Path]) -> None:
-    for path in folder.iterdir():
+def _left_in(folder: Path, mounted: set[Path], above: set[Path]) -> bool:
+    """Empties a folder; whether something of it stayed."""
+    left = False
+    for path in list(folder.iterdir()):
+        if path in mounted:  # read-only
+            continue
         if path in above:
-            _empty_around(path, mounted, above)
-        elif path.is_dir() and not path.is_symlink() and path not in mounted:
+            left |= _left_in(path, mounted, above)
+        elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
-        elif path not in mounted:
+            left |= path.exists()
+        else:
             path.unlink(missing_ok=True)
+    return left
 
 
 def _forget_shared() -> None:

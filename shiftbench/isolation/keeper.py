@@ -20,7 +20,9 @@ _PDEATHSIG, _SUBREAPER = 1, 36  # of prctl(2)
 def children(pid: int) -> list[int]:
     """Process ids of the children of a process, in order of birth; none where it is gone or the system cannot say."""
     found: list[int] = []
-    lists = list(Path(f"/proc/{pid}/task").glob("*/children"))
+    lists: list[Path] = []
+    with contextlib.suppress(OSError):  # it is gone
+        lists = list(Path(f"/proc/{pid}/task").glob("*/children"))
     if not lists:
         return _scanned(pid)
     for path in lists:  # one per thread that started some

@@ -11,7 +11,6 @@ import shiftbench
 from scenarios import TINY, write
 from shiftbench import plan as planning
 from shiftbench.domains import Part, load_reference
-from shiftbench.engine import local
 from shiftbench.errors import OutputError, SpecError
 from shiftbench.graph import MethodCard, Options
 from shiftbench.metrics import dsc
@@ -201,8 +200,7 @@ def test_a_solved_control_is_shouted_at_the_top_of_the_page_and_enters_no_other_
     assert not sections(controlled({"erm": 0.45}))[0].alarm
 
 
-def test_a_run_scores_the_control_and_nobody_solves_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(local.LANE, "card", "data")
+def test_a_run_scores_the_control_and_nobody_solves_it(tmp_path):
     text = "".join(TINY.partition("[[target]]")[:1]) + PERMUTED
     path = write(tmp_path, text.replace("patients = 10", "patients = 20"))
     rows = shiftbench.run(path, ["erm"], out=tmp_path / "out", device="cpu", jobs=2)

@@ -9,7 +9,6 @@ import shiftbench
 from scenarios import TINY, write
 from shiftbench import plan as planning
 from shiftbench.domains import Part
-from shiftbench.engine import local
 from shiftbench.errors import SpecError
 from shiftbench.graph import MethodCard, Options
 from shiftbench.metrics.scorers import SCORERS
@@ -171,12 +170,10 @@ VARIANTS = {"counter": Method(), "counter_broken": Method(fault=True)}
 def finished(tmp_path_factory):
     """(rows, result folder, graph) of a run with a stream."""
     folder = tmp_path_factory.mktemp("stream")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(local.LANE, "card", "data")
-        path = write(folder, TINY + STREAM)
-        (folder / "counter.py").write_text(COUNTER)
-        methods = [str(folder / "counter.py"), "pred_bn"]
-        rows = shiftbench.run(path, methods, out=folder / "out", device="cpu", jobs=2)
+    path = write(folder, TINY + STREAM)
+    (folder / "counter.py").write_text(COUNTER)
+    methods = [str(folder / "counter.py"), "pred_bn"]
+    rows = shiftbench.run(path, methods, out=folder / "out", device="cpu", jobs=2)
     return rows, folder / "out", path, methods
 
 
@@ -229,9 +226,8 @@ def test_streams_come_back_from_the_folder_and_enter_their_own_table_alone(finis
     assert {"erm", "pred_bn", "counter"} <= set(section.table["method"])
 
 
-def test_a_second_run_computes_no_stream_again(finished, monkeypatch):
+def test_a_second_run_computes_no_stream_again(finished):
     rows, out, path, methods = finished
-    monkeypatch.setitem(local.LANE, "card", "data")
     before = {p: p.stat().st_mtime_ns for p in (out / "records" / "predict").rglob("*.json")}
     again = shiftbench.run(path, methods[::-1], out=out, device="cpu")
     kept = {p: p.stat().st_mtime_ns for p in (out / "records" / "predict").rglob("*.json")}

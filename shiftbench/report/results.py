@@ -63,13 +63,14 @@ def run_and_report(
     job = prepare(list(scenarios), methods, **choices)
     silent = Console(quiet=True)
     people = silent if as_json else console
-    if job.finished() and _up_to_date(job):
+    finished = job.finished()
+    if finished and _up_to_date(job):
         print_stored(job.store.root, people)
         people.print(f"nothing to compute; results are in {job.store.root}", highlight=False, soft_wrap=True)
         if as_json:
             _tell_all_is_done(job)
         return []
-    for line in () if as_json or job.finished() else estimate(job.graph, job.store, job.jobs).lines():
+    for line in () if as_json or finished else estimate(job.graph, job.store, job.jobs).lines():
         people.print(line, highlight=False, markup=False, soft_wrap=True)
     shown = JsonLines.on_stdout() if as_json else for_people(console)
     apart: list[Observer] = [shown, *trackers(track, job.store, {"suite": job.name, **job.request.told()})]

@@ -62,7 +62,7 @@ class Prepared:
         return self.computed(tell)[0]
 
     def computed(self, tell: Observer) -> tuple[pd.DataFrame, list[str]]:
-        """As `rows`, and a line for every sort of task that failed and has no rows to say so."""
+        """As `rows`, and a line for every sort of task that failed, with what to do."""
         saved.save(self.graph, self.store, self.request.told())
         recorder = compute(self.graph, self.store, self.engine(), tell, self.jobs)
         rows = collect(self.graph, self.store)
